@@ -1,0 +1,26 @@
+"""h2a-batch: folders of human face photos into anime faces, offline, on MindSpore Lite.
+
+from h2a_batch import convert_folder
+summary = convert_folder("photos", "anime", format="jpg")
+
+from h2a_batch import Generator
+anime = Generator("anime-256").paint([pixels])[0]   # uint8 RGB, (256, 256, 3)
+"""
+
+__version__ = "0.1.0"
+
+from h2a_batch.errors import H2AError
+from h2a_batch.folder import FileResult, Summary, convert_folder
+from h2a_batch.generator import Generator
+from h2a_batch.options import Options, Workers
+
+__all__ = [
+    "FileResult",
+    "Generator",
+    "H2AError",
+    "Options",
+    "Summary",
+    "Workers",
+    "__version__",
+    "convert_folder",
+]

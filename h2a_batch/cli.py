@@ -1,0 +1,169 @@
+"""The command line: arguments in, exit code out. It parses and shows; all work is `convert_folder`'s."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from h2a_batch import __version__
+from h2a_batch.card import FRAMINGS, known_models
+from h2a_batch.console import Console, print_error, quiet_libraries
+from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, H2AError
+from h2a_batch.folder import convert_folder
+from h2a_batch.options import FORMATS, Options, Workers
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``h2a-batch`` and return its exit code: 0, 1 (files failed), 2 (nothing could run), 130 (interrupted)."""
+    parser = build_parser()
+    given = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # a file name may hold anything; a C locale must not end the run
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters comes as an error
+    with quiet_libraries(given.verbose):
+        try:
+            return _run(given)
+        except H2AError as error:
+            print_error(sys.stderr, error)
+            return error.exit_code
+        except BrokenPipeError:  # the reader of --json went away
+            return EXIT_INTERRUPTED
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+        except Exception as error:
+            if given.verbose:
+                raise
+            print_error(
+                sys.stderr,
+                f"unexpected {type(error).__name__}: {error}; please report this, with -v's output",
+            )
+            return EXIT_UNUSABLE
+
+
+def _run(given: argparse.Namespace) -> int:
+    options = _options(given)
+    console = Console(given.quiet, given.verbose, given.json, options.limit)
+    stop = threading.Event()
+    try:
+        with _signals(stop, console):
+            summary = convert_folder(
+                given.paths[:-1],
+                given.paths[-1],
+                options,
+                on_file=console.file,
+                on_total=console.total,
+                stop=stop,
+            )
+    finally:
+        console.close()
+    console.summary(summary, options.dry_run)
+    return summary.exit_code
+
+
+@contextlib.contextmanager
+def _signals(stop: threading.Event, console: Console) -> Iterator[None]:
+    """The first SIGINT or SIGTERM finishes what is in flight, the second ends at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _options(given: argparse.Namespace) -> Options:
+    fields = {name: getattr(given, name) for name in Options.__dataclass_fields__ if hasattr(given, name)}
+    fields["workers"] = Workers.parse(given.workers)
+    return Options(**fields)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser, its options grouped by what they are about."""
+    parser = argparse.ArgumentParser(
+        prog="h2a-batch",
+        usage="%(prog)s [options] IN [IN ...] OUT",
+        description="Turn folders of human face photos into anime faces with MindSpore Lite.",
+        epilog="Exit codes: 0 all fine, 1 some files failed, 2 nothing could run, 130 interrupted. "
+        "Run the same command again to convert only what is new, changed or failed.",
+    )
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="IN ... OUT",
+        help="folders or files of photos, and the folder for the results",
+    )
+    _add_output(parser.add_argument_group("output"))
+    _add_running(parser.add_argument_group("running"))
+    _add_behaviour(parser.add_argument_group("behaviour"))
+    return parser
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--format", choices=FORMATS, default="png", help="of the outputs (default: png)")
+    group.add_argument("--quality", type=int, metavar="N", help="1 to 100, for jpg and webp (default: 92)")
+    group.add_argument("--suffix", default="", metavar="TEXT", help="put behind the names, as in --suffix _anime")
+    group.add_argument(
+        "--size",
+        default="model",
+        metavar="model|source|N",
+        help="what the model gives (default), the photo's own size, or N pixels on the longest side",
+    )
+    group.add_argument(
+        "--fit",
+        choices=FRAMINGS,
+        help="how a photo fills the model's square: pad keeps all of it, crop "
+        "takes the middle, stretch ignores proportions (default: the model's own, pad for anime-256)",
+    )
+    group.add_argument("--keep-metadata", action="store_true", help="copy the photo's EXIF block")
+    group.add_argument(
+        "--contact-sheet", type=Path, metavar="FILE", help="write before/after pages: .jpg, .png or .webp"
+    )
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model",
+        default="anime-256",
+        metavar="NAME|FILE",
+        help=f"a shipped model ({', '.join(known_models())}) or any .mindir (default: anime-256)",
+    )
+    group.add_argument("--device", default="auto", metavar="cpu|ascend[:N]|auto", help="where to run (default: auto)")
+    group.add_argument(
+        "--batch-size", type=int, metavar="N", help="photos in one predict (default: 1 on CPU, 8 on Ascend)"
+    )
+    group.add_argument(
+        "--workers",
+        default="",
+        metavar="D:G:E",
+        help="threads to decode, generate and encode; G alone sets the generators (default: by cores)",
+    )
+
+
+def _add_behaviour(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--no-recursive", dest="recursive", action="store_false", help="leave sub-folders alone")
+    group.add_argument(
+        "--overwrite", action="store_true", help="convert all again, and replace files of other origin in OUT"
+    )
+    group.add_argument("--fail-fast", action="store_true", help="stop at the first photo that fails")
+    group.add_argument("--dry-run", action="store_true", help="list what would be converted, and write nothing")
+    group.add_argument("--limit", type=int, metavar="N", help="convert at most N photos")
+    group.add_argument("--json", action="store_true", help="a JSON line for each photo on standard output")
+    volume = group.add_mutually_exclusive_group()
+    volume.add_argument("-q", "--quiet", action="store_true", help="show failures alone")
+    volume.add_argument("-v", "--verbose", action="store_true", help="show each photo, and the libraries' own log")
+    group.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

@@ -1,0 +1,161 @@
+"""What a person sees of a run: a bar, a line for each failure, a summary; or JSON lines for a program."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
+
+from h2a_batch.folder import FileResult, Summary
+
+
+def shown(path: object) -> str:
+    """A path or message on one line: control characters and bytes that are no UTF-8 as escapes."""
+    text = str(path).encode("utf-8", "backslashreplace").decode()
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+@contextlib.contextmanager
+def quiet_libraries(verbose: bool) -> Iterator[None]:
+    """Keep what native libraries write straight to file descriptor 2 off the terminal.
+
+    The program's own messages go to a copy of it. Before a crash of a library its last words are shown.
+    """
+    if verbose:
+        os.environ["GLOG_v"] = "2"  # noqa: SIM112 - glog spells it so
+        yield
+        return
+    own = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    shadow = tempfile.TemporaryFile()  # noqa: SIM115 - it must outlive this block if a library ends the process
+    before = sys.stderr
+    before.flush()
+    os.dup2(shadow.fileno(), 2)
+    sys.stderr = own
+    try:
+        yield
+    finally:
+        own.flush()
+        os.dup2(own.fileno(), 2)
+        sys.stderr = before
+        own.close()
+        shadow.close()
+
+
+class Console:
+    """Tells of a run as it goes.
+
+    Args:
+        quiet: failures alone.
+        verbose: a line for each file, and tracebacks of internal errors.
+        as_json: a JSON line for each file on standard output.
+        limit: the run's own limit on photos, for the bar's total.
+    """
+
+    def __init__(self, quiet: bool, verbose: bool, as_json: bool, limit: int | None) -> None:
+        self.quiet, self.verbose, self.as_json, self.limit = quiet, verbose, as_json, limit
+        self.passed = 0
+        self.bar = tqdm(
+            unit=" photo",
+            unit_scale=False,
+            smoothing=0.05,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            disable=quiet or verbose or not sys.stderr.isatty(),
+            bar_format="{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
+        )
+
+    def total(self, count: int) -> None:
+        """How many photos there are, once that is known."""
+        todo = count - self.passed
+        self.bar.total = todo if self.limit is None else min(todo, self.limit)
+        self.bar.refresh()
+
+    def file(self, result: FileResult) -> None:
+        """One photo is done with."""
+        if result.state == "skipped":  # not work: it would make the rate and the time left meaningless
+            self.passed += 1
+            if self.bar.total is not None:
+                self.bar.total -= 1
+        else:
+            self.bar.update()
+        if self.as_json:
+            print(_json(result), flush=True)
+        if result.state == "planned" and not self.as_json:
+            print(f"{shown(result.path)} -> {shown(result.output)}")
+        if result.state == "failed":
+            self.say(f"{shown(result.path)}: {shown(result.message)}")
+            if self.verbose and result.trace:
+                self.say(result.trace)
+        elif result.kind == "exists" and not self.quiet:
+            self.say(f"{shown(result.path)}: skipped: {shown(result.message)}")
+        elif self.verbose and result.state != "planned":
+            self.say(f"{shown(result.path)}: {result.state} {shown(result.output)} {result.seconds:.2f} s")
+
+    def say(self, line: str) -> None:
+        """A line on standard error, above the bar."""
+        with tqdm.external_write_mode(file=sys.stderr):
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar down."""
+        self.bar.close()
+
+    def summary(self, summary: Summary, dry_run: bool) -> None:
+        """The last lines."""
+        if self.quiet:
+            return
+        parts = [
+            f"{summary.converted} {'to convert' if dry_run else 'converted'}",
+            f"{summary.skipped} skipped",
+            f"{summary.failed} failed",
+        ]
+        if summary.ignored:
+            parts.append(f"{summary.ignored} other files ignored")
+        line = ", ".join(parts)
+        if summary.converted and summary.seconds and not dry_run:
+            line += f" in {_duration(summary.seconds)} ({summary.converted / summary.seconds:.1f} photos/s)"
+        lines = [line]
+        if summary.report:
+            lines.append(f"report: {shown(summary.report)}")
+        if summary.sheets:
+            more = f" and {len(summary.sheets) - 1} more pages" if len(summary.sheets) > 1 else ""
+            lines.append(f"contact sheet: {shown(summary.sheets[0])}{more}")
+        if summary.interrupted:
+            lines.append("interrupted; run the same command again to go on from here")
+        for text in lines:
+            self.say(text)
+
+
+def _json(result: FileResult) -> str:
+    fields: dict[str, object] = {
+        "input": _text(result.path),
+        "state": result.state,
+        "output": _text(result.output),
+    }
+    if result.state == "failed" or result.kind:
+        fields |= {"kind": result.kind, "message": result.message}
+    if result.seconds:
+        fields["seconds"] = round(result.seconds, 4)
+    return json.dumps(fields)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def print_error(stream: IO[str], error: object) -> None:
+    """The one line that a run which cannot go on ends with."""
+    print(f"h2a-batch: {shown(error)}", file=stream, flush=True)

@@ -1,0 +1,51 @@
+"""What this machine, or this container's share of it, can give."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_cores() -> int:
+    """Processors this process may keep busy: its affinity mask and its container's CPU quota, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(cores, math.ceil(quota)) if quota else cores)
+
+
+def _cgroup_quota(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """The smallest CPU quota, in cores, of this process's control groups; None without one."""
+    quotas = [_quota_v2(group) for group in _own_groups(root, own)]
+    quotas.append(_quota_v1(root / "cpu"))
+    return min((quota for quota in quotas if quota), default=None)
+
+
+def _own_groups(root: Path, own: Path) -> list[Path]:
+    """This process's version 2 group and its parents; in a container usually the root alone."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return [root]
+    path = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    group = root / path.lstrip("/")
+    return [folder for folder in (group, *group.parents) if folder == root or root in folder.parents]
+
+
+def _quota_v2(group: Path) -> float | None:
+    try:
+        quota, period = (group / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _quota_v1(group: Path) -> float | None:
+    try:
+        quota = int((group / "cpu.cfs_quota_us").read_text())
+        period = int((group / "cpu.cfs_period_us").read_text())
+        return quota / period if quota > 0 else None
+    except (OSError, ValueError):
+        return None

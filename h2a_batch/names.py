@@ -1,0 +1,78 @@
+"""Names of outputs: one for each input of a folder, the same in every run, never two alike."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .tif .tiff .gif .avif .heic .heif .hif".split()
+)
+MAX_NAME = 255  # bytes of one name on every common file system
+
+
+def assign(names: Iterable[str], suffix: str, format: str, reserved: Iterable[str] = ()) -> dict[str, str]:
+    """An output name for each input name of one folder.
+
+    ``a.jpg`` gives ``a.png``. Where several inputs would give one name (``a.jpg`` and ``a.png``, or names
+    that differ only in case), each keeps its whole name: ``a.jpg.png``, ``a.png.png``.
+
+    Args:
+        names: the input names of one folder.
+        suffix: put behind the stem, as in ``a_anime.png``.
+        format: the output's suffix without its dot.
+        reserved: names that no output may take (sub-folders).
+
+    Returns:
+        input name to output name, in the order of the sorted inputs.
+    """
+    ordered = sorted(names, key=os.fsencode)
+    plain = {name: _output(_stem(name), suffix, format) for name in ordered}
+    uses = Counter(_key(output) for output in plain.values())
+    taken = {_key(name) for name in reserved}
+    result = {}
+    for name in sorted(ordered, key=lambda name: uses[_key(plain[name])] > 1):  # the undisputed first
+        wanted = plain[name] if uses[_key(plain[name])] == 1 else _output(name, suffix, format)
+        result[name] = next(name for name in variants(wanted) if _key(name) not in taken)
+        taken.add(_key(result[name]))
+    return {name: result[name] for name in ordered}
+
+
+def variants(name: str) -> Iterator[str]:
+    """The name itself, then ``name~2``, ``name~3``, ... before its suffix, each within `MAX_NAME` bytes."""
+    yield name
+    stem, dot = os.path.splitext(name)
+    for number in range(2, 1_000_000):
+        yield _fitted(stem, f"~{number}{dot}")
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name claims to be an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0] if is_image_name(name) else name
+
+
+def _output(stem: str, suffix: str, format: str) -> str:
+    return _fitted(stem, f"{suffix}.{format}")
+
+
+def _fitted(stem: str, tail: str) -> str:
+    """Stem and tail in one name; a stem that is too long is cut and marked with a hash of the whole."""
+    if len(os.fsencode(stem + tail)) <= MAX_NAME:
+        return stem + tail
+    tail = f"~{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}{tail}"
+    room = MAX_NAME - len(os.fsencode(tail))
+    while len(os.fsencode(stem)) > room:
+        stem = stem[:-1]
+    return stem + tail
+
+
+def _key(name: str) -> str:
+    """What a file system that ignores case or composes accents would take for the same name."""
+    return unicodedata.normalize("NFC", name).casefold()

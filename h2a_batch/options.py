@@ -1,0 +1,150 @@
+"""What a run is asked to do, checked once and then carried through unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from h2a_batch.card import FRAMINGS
+from h2a_batch.errors import UsageError
+from h2a_batch.machine import available_cores
+
+FORMATS = ("png", "jpg", "webp")
+SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+OUTPUT_VERSION = 1  # raised when the same options come to give other pixels
+_DEVICE = re.compile(r"cpu|auto|ascend(:\d+)?")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Threads of each stage: decode, generator, encode."""
+
+    decode: int
+    generator: int
+    encode: int
+
+    @classmethod
+    def parse(cls, text: str) -> Workers:
+        """``D:G:E`` or ``G`` alone; 0 or nothing stands for a number that fits the machine.
+
+        Raises:
+            UsageError: the text is neither.
+        """
+        parts = text.split(":")
+        if len(parts) == 1:
+            parts = ["", parts[0], ""]
+        if len(parts) != 3 or not all(part == "" or re.fullmatch(r"\d{1,3}", part) for part in parts):
+            raise UsageError(f"--workers {text}: not a number of workers", "write decode:generator:encode, as in 2:4:1")
+        return cls(*(int(part or 0) for part in parts))
+
+    def filled(self, device: str) -> Workers:
+        """Numbers for the stages that were left open, from the cores this process may use.
+
+        On CPU one one-thread generator a core is fastest; an Ascend card runs one, in batches.
+        """
+        cores = available_cores()
+        return Workers(
+            decode=self.decode or max(2, math.ceil(cores / 2)),
+            generator=self.generator or (cores if device == "cpu" else 1),
+            encode=self.encode or max(1, cores // 4),
+        )
+
+
+@dataclass(frozen=True)
+class Options:
+    """All settings of a run, with the meaning and the names of the command line.
+
+    Raises:
+        UsageError: a value is out of range, or two contradict each other.
+    """
+
+    format: str = "png"
+    quality: int | None = None
+    suffix: str = ""
+    size: str = "model"
+    fit: str | None = None
+    recursive: bool = True
+    model: str = "anime-256"
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: Workers = Workers(0, 0, 0)
+    overwrite: bool = False
+    fail_fast: bool = False
+    dry_run: bool = False
+    limit: int | None = None
+    keep_metadata: bool = False
+    contact_sheet: Path | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.format in FORMATS, f"--format {self.format}: choose one of {', '.join(FORMATS)}")
+        _require(self.quality is None or 1 <= self.quality <= 100, f"--quality {self.quality}: choose 1 to 100")
+        _require(
+            self.size in ("model", "source") or _is_side(self.size),
+            f"--size {self.size}: choose model, source or a number of pixels from 1 to 16384",
+        )
+        _require(self.fit is None or self.fit in FRAMINGS, f"--fit {self.fit}: choose one of {', '.join(FRAMINGS)}")
+        _require(
+            not set(self.suffix) & set("/\\\0") and len(os.fsencode(self.suffix)) <= 64,
+            f"--suffix {self.suffix!r}: a suffix has no slashes and at most 64 bytes",
+        )
+        _require(
+            _DEVICE.fullmatch(self.device) is not None,
+            f"--device {self.device}: choose cpu, ascend, ascend:N or auto",
+        )
+        _require(
+            self.batch_size is None or 1 <= self.batch_size <= 256,
+            f"--batch-size {self.batch_size}: choose 1 to 256",
+        )
+        _require(
+            self.contact_sheet is None or Path(self.contact_sheet).suffix.lower() in SHEET_SUFFIXES,
+            f"--contact-sheet {self.contact_sheet}: name a file that ends in {', '.join(SHEET_SUFFIXES)}",
+        )
+        _require(self.limit is None or self.limit >= 1, f"--limit {self.limit}: choose 1 or more")
+
+    @property
+    def effective_quality(self) -> int:
+        """The quality of lossy formats; PNG ignores it."""
+        return self.quality if self.quality is not None else 92
+
+    def batch_for(self, device: str) -> int:
+        """Images in one predict: on CPU more than one gains nothing, an Ascend card wants several."""
+        return self.batch_size or (1 if device == "cpu" else 8)
+
+    def settings(self, model_sha256: str, framing: str) -> str:
+        """What decides the bytes of an output, as canonical JSON for the ledger.
+
+        Args:
+            model_sha256: identity of the generator.
+            framing: the model's own way of fitting, where ``fit`` leaves it open.
+        """
+        return json.dumps(
+            {
+                "version": OUTPUT_VERSION,
+                "model": model_sha256,
+                "format": self.format,
+                "quality": None if self.format == "png" else self.effective_quality,
+                "size": self.size,
+                "fit": self.fit or framing,
+                "keep_metadata": self.keep_metadata,
+            },
+            sort_keys=True,
+        )
+
+
+def settings_key(settings: str) -> str:
+    """A short name for a run's settings."""
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def _is_side(text: str) -> bool:
+    return re.fullmatch(r"\d{1,5}", text) is not None and 1 <= int(text) <= 16384
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UsageError(message)

@@ -1,0 +1,272 @@
+"""Sources: the photos below the inputs, found by content, each with the name its output should have."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from h2a_batch.errors import UsageError
+from h2a_batch.names import assign, is_image_name, variants
+
+HEIF = "HEIF"
+LEDGER_FOLDER = ".h2a-batch"
+_JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store"})
+# raw files begin like TIFF but hold sensor data; beside most of them lies a JPEG of the same picture
+_RAW = frozenset(
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 "
+    ".rwl .sr2 .srf .srw .x3f".split()
+)
+_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+
+
+@dataclass(frozen=True)
+class Source:
+    """A photo to convert.
+
+    Args:
+        path: where it lies (absolute, links in its folders not resolved).
+        output: the natural path of its output, relative to OUT.
+        size: bytes.
+        mtime_ns: time of the last change.
+    """
+
+    path: Path
+    output: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Something that was named or claims to be a photo, and cannot be reached."""
+
+    path: Path
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A file that is none of this program's business: hidden, not an image, camera raw."""
+
+    path: Path
+    reason: str
+
+
+Found = Source | Unusable | Ignored
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How to look for photos.
+
+    Args:
+        suffix, format: as in `Options`, for the names of outputs.
+        recursive: go into sub-folders.
+        out: the output folder; inside an input it is passed over.
+        is_output: tells whether a path in OUT was written by an earlier run.
+        exclude: files that are passed over, such as the contact sheet.
+    """
+
+    suffix: str
+    format: str
+    recursive: bool
+    out: Path
+    is_output: Callable[[Path], bool] = lambda path: False
+    exclude: frozenset[Path] = frozenset()
+
+
+def sniff(head: bytes) -> str | None:
+    """The image format (Pillow's name) that a file's first 32 bytes show, or None."""
+    if head[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    if head[4:8] == b"ftyp":
+        brands = {head[8:12], head[16:20], head[20:24], head[24:28], head[28:32]}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if brands & {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}:
+            return HEIF
+    return None
+
+
+def check_inputs(inputs: Sequence[Path]) -> list[Path]:
+    """The inputs as absolute paths, each once.
+
+    Raises:
+        UsageError: there is none, or one does not exist.
+    """
+    if not inputs:
+        raise UsageError("no input", "name a folder or files of photos")
+    for path in inputs:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder")
+        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            raise UsageError(f"{path}: no permission to read the folder")
+    return list({os.path.realpath(path): Path(os.path.abspath(path)) for path in reversed(inputs)}.values())[::-1]
+
+
+def scan(inputs: Sequence[Path], how: Scan) -> Iterator[Found]:
+    """All photos below the inputs, folder by folder in sorted order.
+
+    One folder maps to OUT itself; of several, each maps to a sub-folder of its name. Files map to OUT.
+
+    Args:
+        inputs: as `check_inputs` gives them.
+    """
+    files = [path for path in inputs if not path.is_dir()]
+    folders = [path for path in inputs if path.is_dir()]
+    walk = _Walk(how, [os.path.realpath(folder) for folder in folders])
+    yield from _files_named(files, how, {folder.name for folder in folders} if len(inputs) > 1 else set())
+    used: set[str] = set()
+    for folder in folders:
+        name = next(name for name in variants(folder.name or "root") if name not in used)
+        used.add(name)
+        yield from walk.tree(folder, name if len(inputs) > 1 else "")
+
+
+def _files_named(files: Sequence[Path], how: Scan, reserved: set[str]) -> Iterator[Found]:
+    """Files given by name: always photos by intention, even when a name occurs twice."""
+    rank = {path: number for number, path in enumerate(files)}
+    keys: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: (os.fsencode(path.name), rank[path])):
+        keys[next(name for name in variants(path.name) if name not in keys)] = path
+    for key, output in assign(keys, how.suffix, how.format, reserved).items():
+        yield _source(keys[key], output)
+
+
+class _Walk:
+    """A walk over folders that meets each at most once, whatever links there are."""
+
+    def __init__(self, how: Scan, roots: list[str]) -> None:
+        self.how = how
+        self.roots = roots
+        self.out = os.path.realpath(how.out)
+        self.linked: set[str] = set()
+
+    def tree(self, root: Path, relative: str) -> Iterator[Found]:
+        """The photos of a folder, then those of its sub-folders; a stack, since folders nest deeper than calls."""
+        waiting = [_Folder(str(root), os.path.realpath(root), relative)]
+        while waiting:
+            folder = waiting.pop()
+            below: list[_Folder] = []
+            yield from self._folder(folder, below)
+            waiting += reversed(below)
+
+    def _folder(self, folder: _Folder, below: list[_Folder]) -> Iterator[Found]:
+        try:
+            with os.scandir(folder.path) as entries:
+                ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            yield Unusable(Path(folder.path), "unreadable", f"the folder cannot be read: {error.strerror}")
+            return
+        folders = [entry for entry in ordered if _is_folder(entry)]
+        files = [entry for entry in ordered if not _is_folder(entry)]
+        yield from self._files(files, folder, {entry.name for entry in folders})
+        if self.how.recursive:
+            for entry in folders:
+                real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder.real, entry.name)
+                if self._enters(entry, real):
+                    below.append(_Folder(entry.path, real, os.path.join(folder.relative, entry.name)))
+
+    def _files(self, entries: list[os.DirEntry[str]], folder: _Folder, reserved: set[str]) -> Iterator[Found]:
+        photos = {}
+        inside_out = folder.real == self.out or folder.real.startswith(self.out + os.sep)
+        for entry in entries:
+            path, reason = Path(entry.path), _why_ignored(entry)
+            if not reason and (
+                path in self.how.exclude or (inside_out and self.how.is_output(Path(folder.real, entry.name)))
+            ):
+                reason = "an output of this program"
+            if reason:
+                yield Ignored(path, reason)
+            else:
+                photos[entry.name] = path
+        for name, output in assign(photos, self.how.suffix, self.how.format, reserved).items():
+            yield _source(photos[name], os.path.join(folder.relative, output))
+
+    def _enters(self, entry: os.DirEntry[str], real: str) -> bool:
+        """Not hidden, not OUT, and no link back into the inputs, whose photos are met where they are."""
+        if entry.name.startswith(".") or real == self.out:
+            return False
+        if not entry.is_symlink():
+            return True
+        seen = real in self.linked
+        self.linked.add(real)
+        return not seen and not any(_related(real, root) for root in self.roots)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder as it was reached, where it really is, and its place below OUT."""
+
+    path: str
+    real: str
+    relative: str
+
+
+def _related(one: str, other: str) -> bool:
+    """Whether one of two real paths contains the other."""
+    return os.path.commonpath([one, other]) in (one, other)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that points at itself
+        return False
+
+
+def _why_ignored(entry: os.DirEntry[str]) -> str | None:
+    """Why a file is passed over in silence; None for a photo, or for what claims to be one."""
+    name = entry.name.lower()
+    if name in _JUNK:
+        return "made by the system"
+    if name.startswith("."):
+        return "hidden"
+    try:
+        if not stat.S_ISREG(entry.stat().st_mode):
+            return "not a file"
+    except OSError:
+        return None if is_image_name(name) else "a link that leads nowhere"
+    if is_image_name(name):
+        return None
+    if os.path.splitext(name)[1] in _RAW:
+        return "camera raw"
+    return None if sniff(_head(entry.path)) else "not an image"
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(32)
+    except OSError:
+        return b""
+
+
+def _source(path: Path, output: str) -> Source | Unusable:
+    try:
+        status = path.stat()
+    except OSError as error:
+        what = "a link that leads nowhere" if path.is_symlink() else f"it cannot be reached ({error.strerror})"
+        return Unusable(path, "vanished", what)
+    if not stat.S_ISREG(status.st_mode):
+        return Unusable(path, "not-an-image", "not a file")
+    return Source(path, output, status.st_size, status.st_mtime_ns)
+
+
+def count(found: Iterable[Found]) -> int:
+    """How many of what a scan found are to be reported on, each with a line of its own."""
+    return sum(not isinstance(item, Ignored) for item in found)

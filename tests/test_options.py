@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from h2a_batch import machine
+from h2a_batch.errors import UsageError
+from h2a_batch.options import Options, Workers
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"format": "tiff"},
+        {"quality": 0},
+        {"quality": 101},
+        {"size": "large"},
+        {"size": "0"},
+        {"fit": "zoom"},
+        {"suffix": "../x"},
+        {"device": "gpu"},
+        {"device": "ascend:x"},
+        {"batch_size": 0},
+        {"limit": 0},
+        {"contact_sheet": Path("sheet.pdf")},
+    ],
+)
+def test_a_wrong_value_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--" + next(iter(wrong)).replace("_", "-")):
+        Options(**wrong)
+
+
+def test_only_what_decides_the_bytes_is_in_the_settings() -> None:
+    settings = Options().settings("abc", "pad")
+    assert Options(workers=Workers(1, 2, 3), overwrite=True, limit=5).settings("abc", "pad") == settings
+    assert Options(quality=50).settings("abc", "pad") == settings  # PNG has no quality
+    for other in (Options(format="jpg"), Options(size="512"), Options(fit="crop"), Options(keep_metadata=True)):
+        assert other.settings("abc", "pad") != settings
+    assert Options().settings("abd", "pad") != settings
+
+
+def test_workers_are_parsed() -> None:
+    assert Workers.parse("1:2:3") == Workers(1, 2, 3)
+    assert Workers.parse("4") == Workers(0, 4, 0)
+    assert Workers.parse(":4:") == Workers(0, 4, 0)
+    for wrong in ("1:2", "a", "-1", "1:2:3:4"):
+        with pytest.raises(UsageError):
+            Workers.parse(wrong)
+
+
+def test_open_workers_are_filled_and_given_ones_kept() -> None:
+    filled = Workers(0, 3, 0).filled("cpu")
+    assert filled.generator == 3 and filled.decode >= 1 and filled.encode >= 1
+    assert Workers(0, 0, 0).filled("cpu").generator == machine.available_cores()
+    assert Workers(0, 0, 0).filled("ascend:0").generator == 1
+
+
+def test_a_container_quota_limits_the_cores(tmp_path: Path) -> None:
+    group = tmp_path / "app" / "job"
+    group.mkdir(parents=True)
+    own = tmp_path / "own"
+    own.write_text("0::/app/job\n")
+    (group / "cpu.max").write_text("max 100000\n")
+    assert machine._cgroup_quota(tmp_path, own) is None
+    (tmp_path / "app" / "cpu.max").write_text("150000 100000\n")
+    assert machine._cgroup_quota(tmp_path, own) == 1.5
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert machine._cgroup_quota(tmp_path, own) == 0.5
