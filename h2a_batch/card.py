@@ -115,6 +115,8 @@ def find_model(model: str | os.PathLike[str]) -> Path:
             f"known: {', '.join(known_models()) or 'none'}; or give the path of a .mindir file",
         )
     path = Path(text)
+    if path.suffix != ".mindir":
+        raise ModelError(f"{path}: not a .mindir file", "give a name or the path of a .mindir file")
     if not path.is_file():
         raise ModelError(f"{path}: no such model file", "give a name or the path of a .mindir file")
     if path.stat().st_size == 0:

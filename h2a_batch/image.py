@@ -255,6 +255,8 @@ def _broken(error: Exception) -> PhotoError:
 def _read(
     image: Image.Image, frame: Size, fit: str, size: str, keep_metadata: bool
 ) -> tuple[NDArray[np.uint8], Placement, Image.Image | None, bytes | None]:
+    if image.format not in ("JPEG", "MPO"):
+        image.load()  # before the EXIF block, which some formats keep behind the pixels
     profile = image.info.get("icc_profile")
     exif, turn = _exif(image)
     upright = (image.height, image.width) if turn >= 5 else image.size

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from h2a_batch.errors import PhotoError, StorageError
 from h2a_batch.image import replacing, thumbnail
 
-PAIRS_ON_PAGE = 60
+PAIRS_ON_PAGE = 63  # nine rows of seven
 _SIDE = 224  # pixels of one picture's longest side
 _GAP, _MARGIN, _LABEL = 20, 36, 30
 _PAPER, _CELL, _INK, _ALARM = (250, 250, 248), (238, 238, 235), (70, 70, 72), (190, 60, 50)

@@ -237,17 +237,18 @@ def test_what_is_no_photo_is_named_by_kind(tmp_path: Path) -> None:
     assert _kind(tmp_path / "gone.jpg") == "vanished"
 
 
-def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header promises a picture of this size."""
+
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    (tmp_path / "bomb.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-        + chunk(b"IEND", b"")
-    )
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(bomb(60000, 60000))
     assert _kind(tmp_path / "bomb.png") == "too-large"
 
 

@@ -111,17 +111,18 @@ def test_names_in_any_script_and_no_script(tmp_path: Path) -> None:
 
 
 def test_deep_folders(tmp_path: Path) -> None:
-    before = os.getcwd()
+    _put(tmp_path / "d" / "a.jpg")
+    before = Path.cwd()
     try:
-        os.chdir(tmp_path)
+        os.chdir(tmp_path / "d")
         for _ in range(1200):  # deeper than Python's calls may nest
             os.mkdir("d")
             os.chdir("d")
+        os.chdir(before)
+        assert _outputs(_scan(tmp_path)) == ["d/a.png"]
     finally:
         os.chdir(before)
-    _put(tmp_path / "d" / "a.jpg")
-    assert _outputs(_scan(tmp_path)) == ["d/a.png"]
-    subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # shutil nests its calls
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # shutil nests its calls
 
 
 def test_an_input_that_is_not_there_is_refused(tmp_path: Path) -> None:
