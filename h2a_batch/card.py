@@ -6,7 +6,6 @@ of the same name beside it, does. Nothing about a model is known anywhere else.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2a_batch.errors import ModelError
+from h2a_batch.files import sha256_of
 
 LAYOUTS = ("NCHW", "NHWC")
 ORDERS = ("RGB", "BGR")
@@ -179,15 +179,6 @@ def card_from_shape(path: Path, shape: Sequence[int]) -> Card:
     else:
         raise ModelError(f"{path}: its input has shape {tuple(shape)}", "it must be (N, 3, H, W) or (N, H, W, 3)")
     return Card(path.stem, path, sha256_of(path), pixels, pixels, "pad", {})
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _pixels(fields: dict[str, Any]) -> Pixels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except H2AError as error:
             print_error(sys.stderr, error)
             return error.exit_code
-        except BrokenPipeError:  # the reader of --json went away
+        except BrokenPipeError:  # the reader of --json went away; nor can Python flush to it at its exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_INTERRUPTED
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED

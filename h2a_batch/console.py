@@ -26,14 +26,14 @@ def shown(path: object) -> str:
 def quiet_libraries(verbose: bool) -> Iterator[None]:
     """Keep what native libraries write straight to file descriptor 2 off the terminal.
 
-    The program's own messages go to a copy of it. Before a crash of a library its last words are shown.
+    The program's own messages go to a copy of it.
     """
     if verbose:
         os.environ["GLOG_v"] = "2"  # noqa: SIM112 - glog spells it so
         yield
         return
     own = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-    shadow = tempfile.TemporaryFile()  # noqa: SIM115 - it must outlive this block if a library ends the process
+    shadow = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, after what it replaces is back
     before = sys.stderr
     before.flush()
     os.dup2(shadow.fileno(), 2)
@@ -93,7 +93,7 @@ class Console:
             self.say(f"{shown(result.path)}: {shown(result.message)}")
             if self.verbose and result.trace:
                 self.say(result.trace)
-        elif result.kind == "exists" and not self.quiet:
+        elif self.verbose and result.kind == "exists":
             self.say(f"{shown(result.path)}: skipped: {shown(result.message)}")
         elif self.verbose and result.state != "planned":
             self.say(f"{shown(result.path)}: {result.state} {shown(result.output)} {result.seconds:.2f} s")
@@ -122,6 +122,10 @@ class Console:
         if summary.converted and summary.seconds and not dry_run:
             line += f" in {_duration(summary.seconds)} ({summary.converted / summary.seconds:.1f} photos/s)"
         lines = [line]
+        if summary.exist:
+            lines.append(
+                f"{summary.exist} of the skipped: a file of other origin has the output's name; --overwrite replaces it"
+            )
         if summary.report:
             lines.append(f"report: {shown(summary.report)}")
         if summary.sheets:

@@ -193,6 +193,7 @@ class _Run:
             if isinstance(found, Ignored):
                 self.summary.ignored += 1
             elif isinstance(found, Unusable):
+                self.ledger.unusable(found.path, found.message)
                 self.note(FileResult(found.path, "failed", kind=found.kind, message=found.message))
             elif not self.options.overwrite and self.ledger.is_current(found):
                 self.note(FileResult(found.path, "skipped", self.ledger.output_of(found), "unchanged"))
@@ -200,16 +201,9 @@ class _Run:
                 left = left - 1 if left is not None else None
                 yield task
             else:
-                self.note(
-                    FileResult(
-                        found.path,
-                        "skipped",
-                        self.ledger.out / found.output,
-                        "exists",
-                        f"{self.ledger.out / found.output} is there and was not made, or was changed, by "
-                        "someone else; --overwrite replaces it",
-                    )
-                )
+                path = self.ledger.out / found.output
+                message = f"{path} is of other origin or was edited; --overwrite replaces it"
+                self.note(FileResult(found.path, "skipped", path, "exists", message))
 
     def record(self, result: Result) -> None:
         task, error = result.task, result.error

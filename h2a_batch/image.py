@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from h2a_batch.errors import PhotoError
+from h2a_batch.files import replacing
 from h2a_batch.source import HEIF, sniff
 
 try:  # the extra `heif`
@@ -33,6 +33,11 @@ _WANTED = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", HE
 _READERS = [name for name in _WANTED if name in Image.OPEN]
 _PILLOW_FORMAT = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 _ORIENTATION = 0x0112
+# tags of how TIFF lays out its pixels: they are wrong for any other file
+_LAYOUT_TAGS = frozenset(
+    {*range(254, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(320, 326), 330, 338, 339, 347, 34675}
+) | frozenset(range(512, 533))
+_MOST_JPEG_EXIF = 65_000  # bytes; a JPEG cannot hold more
 _WHITE = (255, 255, 255)
 _AGAIN = "copy it again from its source"
 
@@ -148,6 +153,8 @@ def write(image: Image.Image, path: Path, format: str, quality: int, exif: bytes
     Raises:
         OSError: the disk is full, the folder is read-only, ...
     """
+    if exif and format == "jpg" and len(exif) > _MOST_JPEG_EXIF:
+        exif = None
     extra: dict[str, object] = {"exif": exif} if exif else {}
     if format == "jpg":
         extra |= {"quality": quality, "subsampling": 0}  # drawn outlines smear with halved colour
@@ -158,25 +165,6 @@ def write(image: Image.Image, path: Path, format: str, quality: int, exif: bytes
     with replacing(path) as file:
         file.write(data.getbuffer())
     return data.tell()
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write in place of `path`: temporary in the same folder, then fsync and rename if all went well."""
-    temporary = temporary_path(path)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()  # left by a run that was killed
-    try:
-        with open(os.open(temporary, flags, 0o666), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def thumbnail(path: Path, side: int) -> Image.Image:
@@ -198,11 +186,6 @@ def is_complete(path: Path) -> bool:
     except Exception:  # Pillow's readers raise a dozen kinds for broken data
         return False
     return True
-
-
-def temporary_path(path: Path) -> Path:
-    """Where `path` is written before it is complete: hidden, short, and the same in every run."""
-    return path.with_name(f".h2a-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
 
 
 def _decode_open(file: BinaryIO, frame: Size, fit: str, size: str, keep_metadata: bool) -> Photo:
@@ -294,6 +277,8 @@ def _exif(image: Image.Image) -> tuple[bytes | None, int]:
         turn = exif.get(_ORIENTATION, 1)
         if _ORIENTATION in exif:
             exif[_ORIENTATION] = 1
+        for tag in _LAYOUT_TAGS & set(exif):
+            del exif[tag]
         data = exif.tobytes() if len(exif) else None
     except Exception:  # a broken block must not cost the photo
         return None, 1

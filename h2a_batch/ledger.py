@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
-import hashlib
 import io
 import os
 import sqlite3
@@ -20,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from h2a_batch.errors import BusyError, LedgerError, StorageError
-from h2a_batch.image import is_complete, replacing, temporary_path
+from h2a_batch.errors import LedgerError, StorageError
+from h2a_batch.files import hold, replacing, sha256_of, temporary_path
+from h2a_batch.image import is_complete
 from h2a_batch.names import variants
 from h2a_batch.options import settings_key
 from h2a_batch.source import LEDGER_FOLDER, Source
@@ -36,7 +35,7 @@ CREATE TABLE files (
     sha256 TEXT,                        -- of the input's content, once it was read
     settings TEXT NOT NULL,             -- key of the settings its output was made with
     natural TEXT NOT NULL,              -- the output's name if nothing else had it, relative to OUT
-    output TEXT NOT NULL UNIQUE,        -- the output's name, relative to OUT
+    output TEXT UNIQUE,                 -- the output's name, relative to OUT; NULL where none was planned
     output_size INTEGER,                -- bytes of the output
     state TEXT NOT NULL,                -- started, done, failed
     error TEXT,                         -- what was wrong, where it failed
@@ -73,7 +72,7 @@ class Row:
     sha256: str | None
     settings: str
     natural: str
-    output: str
+    output: str | None
     output_size: int | None
     state: str
     error: str | None
@@ -104,7 +103,7 @@ class Ledger:
         self.key = settings_key(settings)
         self.protected = protected
         self._lock = threading.RLock()
-        self._guard = None if read_only else _take(self.folder)
+        self._guard = None if read_only else hold(self.folder)
         self._committed = time.monotonic()
         try:
             self._db = _connect(self.folder / "ledger.sqlite", read_only)
@@ -131,14 +130,17 @@ class Ledger:
         if row is None or row.state != "done" or row.settings != self.key or row.natural != source.output:
             return False
         try:
-            status = os.lstat(self.out / row.output)
+            status = os.lstat(self.out / str(row.output))
         except OSError:
             return False
         if status.st_size != row.output_size or row.size != source.size:
             return False
         if row.mtime_ns == source.mtime_ns:
             return True
-        if _sha256(source.path) != row.sha256:
+        try:
+            if sha256_of(source.path) != row.sha256:
+                return False
+        except OSError:  # the pipeline will meet it again and say so
             return False
         self._execute(
             "UPDATE files SET mtime_ns = ? WHERE source = CAST(? AS TEXT)",
@@ -157,7 +159,7 @@ class Ledger:
         folder, wanted = os.path.split(source.output)
         names: Iterator[str] = (os.path.join(folder, name) for name in variants(wanted))
         if row is not None and row.natural == source.output:
-            names = iter([row.output])
+            names = iter([str(row.output)])
         for name in names:
             owner = self._find("output", name)
             if owner is not None and owner.source != str(source.path) and os.path.lexists(owner.source):
@@ -193,8 +195,18 @@ class Ledger:
     def output_of(self, source: Source) -> Path | None:
         """A source's output where it has a complete one."""
         row = self._find("source", str(source.path))
-        path = self.out / row.output if row and row.state == "done" else None
-        return path if path and path.exists() else None
+        if row is None or row.state != "done" or not (self.out / str(row.output)).exists():
+            return None
+        return self.out / str(row.output)
+
+    def unusable(self, path: Path, error: str) -> None:
+        """Record an input that cannot even be reached."""
+        values = (os.fsencode(path), self.key, error, time.time())
+        self._execute(
+            """INSERT OR REPLACE INTO files (source, size, mtime_ns, settings, natural, state, error, updated)
+            VALUES (CAST(? AS TEXT), 0, 0, ?, '', 'failed', ?, ?)""",
+            values,
+        )
 
     def is_output(self, path: Path) -> bool:
         """Whether a path below OUT (links resolved) is the name of an output, made or about to be made."""
@@ -259,7 +271,7 @@ class Ledger:
         """Remove the temporary files that a killed run left behind."""
         for row in self.rows("started"):
             with contextlib.suppress(OSError):
-                temporary_path(self.out / row.output).unlink()
+                temporary_path(self.out / str(row.output)).unlink()
 
     def _row_of(self, source: Source) -> Row | None:
         """The source's row; where it has none, that of the same output whose input was moved away to here."""
@@ -323,26 +335,6 @@ class Ledger:
             self._guard = None
 
 
-def _take(folder: Path) -> int:
-    """Hold a folder for this process; the system lets go when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    guard = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(guard, 32).decode("ascii", "replace").strip() or "?"
-        os.close(guard)
-        raise BusyError(
-            f"{folder.parent}: another run (process {holder}) is writing here",
-            "wait for it, or choose another OUT",
-        ) from error
-    except OSError:  # a network share without locks: SQLite's own still keep the ledger whole
-        return guard
-    os.ftruncate(guard, 0)
-    os.write(guard, str(os.getpid()).encode())
-    return guard
-
-
 def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
     try:
         db = sqlite3.connect(":memory:" if read_only else path, check_same_thread=False)
@@ -379,14 +371,3 @@ def _explained(error: sqlite3.DatabaseError, path: Path) -> StorageError | Ledge
         f"{path}: the ledger is damaged ({error})",
         "move it away: outputs stay, and --overwrite makes them anew",
     )
-
-
-def _sha256(path: Path) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.hexdigest()

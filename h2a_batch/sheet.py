@@ -13,7 +13,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from h2a_batch.errors import PhotoError, StorageError
-from h2a_batch.image import replacing, thumbnail
+from h2a_batch.files import replacing
+from h2a_batch.image import thumbnail
 
 PAIRS_ON_PAGE = 63  # nine rows of seven
 _SIDE = 224  # pixels of one picture's longest side

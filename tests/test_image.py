@@ -15,7 +15,8 @@ from PIL import Image, ImageCms, ImageFile, features
 
 from h2a_batch.card import Pixels
 from h2a_batch.errors import PhotoError
-from h2a_batch.image import Photo, decode, finish, place, replacing, temporary_path, write
+from h2a_batch.files import replacing, temporary_path
+from h2a_batch.image import Photo, decode, finish, place, write
 from h2a_batch.source import sniff
 
 FRAME = (256, 256)
@@ -106,6 +107,8 @@ def test_exif_orientation_is_applied(tmp_path: Path, turn: int) -> None:
     stored = upright.transpose(Image.Transpose(undo[turn])) if turn > 1 else upright
     exif = Image.Exif()
     exif[0x0112] = turn
+    stored.save(tmp_path / "a.tif", exif=exif)
+    assert np.array_equal(_content(_decode(tmp_path / "a.tif")), np.asarray(upright))
     stored.save(tmp_path / "a.png", exif=exif)
     photo = _decode(tmp_path / "a.png", keep_metadata=True)
     assert np.array_equal(_content(photo), np.asarray(upright))
@@ -213,13 +216,15 @@ def test_a_large_jpeg_is_decoded_at_a_reduced_scale(tmp_path: Path) -> None:
 def test_metadata_is_kept_only_when_asked(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "a portrait"
-    _quadrants().save(tmp_path / "a.jpg", exif=exif)
-    assert _decode(tmp_path / "a.jpg").exif is None
-    photo = _decode(tmp_path / "a.jpg", keep_metadata=True)
-    for format in ("png", "jpg", "webp"):
-        write(finish(photo, photo.pixels, True), tmp_path / f"out.{format}", format, 90, photo.exif)
-        with Image.open(tmp_path / f"out.{format}") as result:
-            assert result.getexif()[0x010E] == "a portrait"
+    for source in ("a.jpg", "a.tif", "a.png"):
+        _quadrants().save(tmp_path / source, exif=exif)
+        assert _decode(tmp_path / source).exif is None
+        photo = _decode(tmp_path / source, keep_metadata=True)
+        for format in ("png", "jpg", "webp"):
+            write(finish(photo, photo.pixels, True), tmp_path / f"out.{format}", format, 90, photo.exif)
+            with Image.open(tmp_path / f"out.{format}") as result:
+                assert result.getexif()[0x010E] == "a portrait"
+                assert 273 not in result.getexif(), "where the old file kept its pixels"
 
 
 def test_what_is_no_photo_is_named_by_kind(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""Files: their identity, writing them so that they are whole or not there, and holding a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from h2a_batch.errors import BusyError
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write in place of `path`: temporary in the same folder, then fsync and rename if all went well."""
+    temporary = temporary_path(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()  # left by a run that was killed
+    try:
+        with open(os.open(temporary, flags, 0o666), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def temporary_path(path: Path) -> Path:
+    """Where `path` is written before it is complete: hidden, short, and the same in every run."""
+    return path.with_name(f".h2a-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
+
+
+def hold(folder: Path) -> int:
+    """Hold a folder of OUT for this process, and return what to close to let go.
+
+    The system lets go when the process ends, however it ends.
+
+    Raises:
+        BusyError: another process holds it.
+        OSError: it cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    guard = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(guard, 32).decode("ascii", "replace").strip() or "?"
+        os.close(guard)
+        raise BusyError(
+            f"{folder.parent}: another run (process {holder}) is writing here",
+            "wait for it, or choose another OUT",
+        ) from error
+    except OSError:  # a network share without locks: SQLite's own still keep the ledger whole
+        return guard
+    os.ftruncate(guard, 0)
+    os.write(guard, str(os.getpid()).encode())
+    return guard
