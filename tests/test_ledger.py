@@ -9,7 +9,7 @@ from conftest import PHOTOS
 from PIL import Image
 
 from h2a_batch.errors import BusyError, LedgerError
-from h2a_batch.image import temporary_path
+from h2a_batch.files import temporary_path
 from h2a_batch.ledger import Ledger, Task
 from h2a_batch.source import LEDGER_FOLDER, Source
 

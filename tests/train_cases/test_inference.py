@@ -1,0 +1,69 @@
+"""The inference form is the same function as the trained network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+from train_support import Array, forward, shake
+
+from train.errors import TrainError
+from train.inference import inference_form, phase_kernel, subpixel_kernel
+from train.networks import FastGenerator, ResNetGenerator
+from train.weights import network_arrays
+
+NETWORKS = {
+    "fast": lambda: FastGenerator((8, 8, 16), 2, 8),
+    "fast-reflect": lambda: FastGenerator((8, 8, 16), 1, 8, "reflect"),
+    "resnet": lambda: ResNetGenerator(2, 8),
+    "resnet-zeros": lambda: ResNetGenerator(2, 8, "zeros"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_equals_the_network_at_any_batch_size(name: str, small_picture: Array) -> None:
+    network = shake(NETWORKS[name]())
+    before = network_arrays(network)
+    form = inference_form(network)
+    for x in (small_picture, np.concatenate([small_picture, small_picture[:, :, ::-1] * 0.3])):
+        expected = forward(network, x)
+        assert expected.std() > 0.01
+        assert np.abs(forward(form, x) - expected).max() < 2e-5
+    assert all(np.array_equal(before[layer], array) for layer, array in network_arrays(network).items())
+
+
+def convolve(x: Array, kernel: Array) -> Array:
+    cell = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[2], pad_mode="pad", padding=kernel.shape[2] // 2)
+    cell.weight.set_data(Tensor(kernel))
+    return forward(cell, x)
+
+
+def interleave(phases: Array) -> Array:
+    """(N, 4C, H, W), phase-major -> (N, C, 2H, 2W)"""
+    n, c, h, w = phases.shape
+    return phases.reshape(n, 2, 2, c // 4, h, w).transpose(0, 3, 4, 1, 5, 2).reshape(n, c // 4, 2 * h, 2 * w)
+
+
+def test_a_transposed_convolution_is_a_convolution_to_phases() -> None:
+    numbers = np.random.default_rng(0)
+    x = numbers.normal(size=(1, 3, 6, 5)).astype(np.float32)
+    weight = numbers.normal(size=(3, 2, 4, 4)).astype(np.float32)
+    cell = nn.Conv2dTranspose(3, 2, 4, 2, "pad", 1)
+    cell.weight.set_data(Tensor(weight))
+    np.testing.assert_allclose(interleave(convolve(x, subpixel_kernel(weight))), forward(cell, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 7])
+def test_a_convolution_is_a_convolution_of_phases(size: int) -> None:
+    numbers = np.random.default_rng(size)
+    phases = numbers.normal(size=(1, 4 * 3, 6, 5)).astype(np.float32)
+    weight = numbers.normal(size=(2, 3, size, size)).astype(np.float32)
+    expected = convolve(interleave(phases), weight)
+    np.testing.assert_allclose(interleave(convolve(phases, phase_kernel(weight))), expected, atol=1e-4)
+
+
+def test_a_layer_without_a_rule_is_refused() -> None:
+    network = FastGenerator((8, 8, 16), 1, 8)
+    network.layers.append(nn.Dropout(p=0.5))
+    with pytest.raises(TrainError, match="no inference form is known for the layer Dropout"):
+        inference_form(network)

@@ -1,0 +1,170 @@
+"""A generator cell to `NAME.mindir` and `NAME.json`: exported, rewritten, verified on MindSpore Lite, then written."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+from mindspore.train.mind_ir_pb2 import ModelProto
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from h2a_batch.card import card_of
+from h2a_batch.files import replacing, sha256_of
+from train.errors import TrainError
+from train.inference import inference_form
+from train.lite import lite_version, run_on_lite
+from train.mindir import to_version_1
+
+Picture = NDArray[np.uint8]  # (height, width, 3), RGB
+Fields = dict[str, Any]
+
+CARD_VERSION = 1
+# Largest difference allowed anywhere in an output of range [-1, 1]: a quarter of the step between two 8-bit values.
+MAX_DIFFERENCE = 2e-3
+SYNTHETIC = 4
+
+
+def export_generator(cell: nn.Cell, card: Fields, path: str | Path, pictures: Sequence[Picture] = ()) -> Fields:
+    """Writes the generator as `path` (.mindir) and its card beside it (.json); returns the card as written.
+
+    `card` holds the fields that people write, `input` among them; sha256, counts and the verification are added here.
+    The exported graph is `inference_form(cell)` as MINDIR version 1. On the pictures and on synthetic ones, MindSpore
+    Lite's output must be within MAX_DIFFERENCE of MindSpore's forward pass of the cell itself. Nothing is written, and
+    an older file stays, when anything fails (TrainError).
+    """
+    path = Path(path)
+    shape = input_shape(card)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder, path.name)
+        draft.write_bytes(mindir_bytes(inference_form(cell), shape))
+        counts = {"parameters": count_parameters(cell), "macs": count_macs(cell, shape)}
+        fields = {
+            "card": CARD_VERSION,
+            **card,
+            "file": path.name,
+            "sha256": sha256_of(draft),
+            "generator": {**card.get("generator", {}), **counts},
+        }
+        draft.with_suffix(".json").write_text(json.dumps(fields))
+        checked = card_of(draft)  # by the reader that will read it
+        assert checked is not None
+        every = [*synthetic_pictures(shape[3], shape[2]), *pictures]
+        difference = largest_difference(cell, draft, checked.input.to_tensor(every))
+        fields["verified"] = {
+            "runtime": f"MindSpore Lite {lite_version()}",
+            "against": f"MindSpore {ms.__version__}",
+            "max_abs_difference": float(f"{difference:.3g}"),
+            "limit": MAX_DIFFERENCE,
+            "pictures": len(every),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The model first: a reader between the two writes sees a sha256 that does not fit, never a wrong card.
+        with replacing(path) as file:
+            file.write(draft.read_bytes())
+        with replacing(path.with_suffix(".json")) as file:
+            file.write((json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode())
+    return fields
+
+
+def mindir_bytes(cell: nn.Cell, shape: tuple[int, ...]) -> bytes:
+    """The cell as a MINDIR of version 1 for inputs of this shape; one cell gives the same bytes each time."""
+    with tempfile.TemporaryDirectory() as folder:
+        cell.set_train(False)
+        ms.export(cell, Tensor(np.zeros(shape, np.float32)), file_name=f"{folder}/g", file_format="MINDIR")
+        model = ModelProto.FromString(Path(folder, "g.mindir").read_bytes())
+    data: bytes = to_version_1(model).SerializeToString(deterministic=True)
+    return data
+
+
+def largest_difference(cell: nn.Cell, model: Path, x: NDArray[np.float32]) -> float:
+    """Between MindSpore's forward pass of the cell and MindSpore Lite's of the file; TrainError above the limit."""
+    cell.set_train(False)
+    expected = np.concatenate([cell(Tensor(picture[None])).asnumpy() for picture in x])
+    actual = run_on_lite(model, x)
+    if expected.shape != actual.shape:
+        raise TrainError(f"MindSpore Lite returns the shape {actual.shape}, MindSpore {expected.shape}")
+    differences = np.abs(expected - actual).max((1, 2, 3))
+    worst = int(differences.argmax())  # NaN, where there is one
+    difference = float(differences[worst])
+    if not difference <= MAX_DIFFERENCE:  # so that NaN fails
+        raise TrainError(
+            f"MindSpore Lite differs from MindSpore by {difference:.3g}, more than {MAX_DIFFERENCE:g},"
+            f" on picture {worst + 1} of {len(x)} (the first {SYNTHETIC} are synthetic)"
+        )
+    return difference
+
+
+def count_parameters(cell: nn.Cell) -> int:
+    """All numbers that training sets."""
+    return sum(parameter.size for parameter in cell.get_parameters())
+
+
+def count_macs(cell: nn.Cell, shape: tuple[int, ...]) -> int:
+    """Multiply-accumulates of the convolutions in one forward pass; norms and activations are left out, as usual."""
+    total = 0
+
+    def count(conv: nn.Cell, inputs: Any, output: Any) -> None:
+        nonlocal total
+        # Every weight is used once a position: of the output, or of the input where the convolution is transposed.
+        grid = inputs[0] if isinstance(conv, nn.Conv2dTranspose) else output
+        total += conv.weight.size * grid.shape[0] * grid.shape[2] * grid.shape[3]
+
+    convolutions = [c for _, c in cell.cells_and_names() if isinstance(c, (nn.Conv2d, nn.Conv2dTranspose))]
+    hooks = [conv.register_forward_hook(count) for conv in convolutions]
+    try:
+        cell(Tensor(np.zeros(shape, np.float32)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def input_shape(card: Fields) -> tuple[int, int, int, int]:
+    """(1, 3, height, width) of the card's input; the networks take no other layout."""
+    try:
+        fields = card["input"]
+        shape = (1, 3, int(fields["height"]), int(fields["width"]))
+        layout, order = fields["layout"], fields["order"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainError(f"the card's input is not complete: {error!r}") from error
+    if layout != "NCHW" or order != "RGB" or shape[2] % 8 or shape[3] % 8:
+        raise TrainError("the card's input must be NCHW, RGB, and divisible by 8 in width and height")
+    return shape
+
+
+def read_pictures(folder: Path, card: Fields) -> list[Picture]:
+    """All pictures of a folder, in the order of their names, cropped to the proportions of the card's input."""
+    _, _, height, width = input_shape(card)
+    known = Image.registered_extensions()
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in known)
+    if not files:
+        raise TrainError(f"{folder}: no pictures there")
+    pictures = []
+    for file in files:
+        with Image.open(file) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            pictures.append(np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)))
+    return pictures
+
+
+def synthetic_pictures(width: int, height: int) -> list[Picture]:
+    """What strains a norm: no contrast at all, sharp halves, a soft ramp, and noise with a photo's 1/f spectrum."""
+    y, x = np.mgrid[0:height, 0:width]
+    gray = np.full((height, width), 128.0)
+    ramp = 255.0 * (x + y) / (width + height - 2)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
+    frequency[0, 0] = np.inf
+    waves = np.fft.fft2(np.random.default_rng(0).standard_normal((3, height, width))) / frequency
+    noise = np.real(np.fft.ifft2(waves)).transpose(1, 2, 0)
+    noise = 255 * (noise - noise.min()) / np.ptp(noise)
+    halves = np.where(x < width // 2, 0.0, 255.0)
+    pictures = [np.repeat(plane[..., None], 3, 2) for plane in (gray, halves, ramp)] + [noise]
+    assert len(pictures) == SYNTHETIC
+    return [picture.astype(np.uint8) for picture in pictures]
