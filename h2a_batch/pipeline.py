@@ -87,6 +87,8 @@ def convert(tasks: Iterable[Task], options: Options, generator: Generator, worke
                 else:
                     stages.arrivals.put(_Job(task))
                     flying += 1
+            if flying == room:
+                stages.use_all_generators()
             if flying:
                 job = stages.departures.get()
                 flying -= 1
@@ -107,9 +109,16 @@ class _Stages:
         self.painted: queue.Queue[_Job | None] = queue.Queue()
         self.departures: queue.Queue[_Job] = queue.Queue()
         self._threads: list[threading.Thread] = []
+        self._spare_generators = workers.generator - 1
         self._start("decode", workers.decode, lambda number: self._each(self.arrivals, self._decode, self.decoded))
-        self._start("generator", workers.generator, self._generate)
+        self._start("generator", 1, lambda number: self._generate(generator))
         self._start("encode", workers.encode, lambda number: self._each(self.painted, self._encode, self.departures))
+
+    def use_all_generators(self) -> None:
+        """Let the other generators join in; for a handful of photos their loading would not pay."""
+        if self._spare_generators:
+            self._start("generator", self._spare_generators, lambda number: self._generate(self._another()))
+            self._spare_generators = 0
 
     def close(self) -> None:
         """End all threads; what is still on its way is dropped before it is written."""
@@ -154,8 +163,7 @@ class _Stages:
             self.options.keep_metadata,
         )
 
-    def _generate(self, number: int) -> None:
-        generator = self.generator if number == 0 else self._another()
+    def _generate(self, generator: Generator | None) -> None:
         while generator is not None and (batch := self._batch(generator.batch_size)):
             try:
                 painted = generator.paint([job.photo.pixels for job in batch if job.photo])
