@@ -7,7 +7,8 @@ h2a-batch   the command: reading, batches, writing, ledger
 plain loop  one MindSpore Lite model with all cores as its threads: open, resize, predict, save, the next
 
 "In all" includes start-up and the loading of the model. "Running" does not: each program also converts a tenth of the
-photos, and the difference in photos is divided by the difference in seconds. The ratios are taken round by round, so that a machine whose speed drifts does not tilt them.
+photos, and the difference in photos is divided by the difference in seconds. The ratios are taken round by round, so
+that a machine whose speed drifts does not tilt them.
 """
 
 from __future__ import annotations
