@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import sys
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -198,7 +199,9 @@ def _decode_open(file: BinaryIO, frame: Size, fit: str, size: str, keep_metadata
     if kind is None:
         raise PhotoError("not-an-image", "its content is no image of a known kind", "check where it came from")
     if kind == HEIF and not HAVE_HEIF:
-        raise PhotoError("unsupported", "HEIC photos need an add-on", "pip install 'h2a-batch[heif]'")
+        raise PhotoError(
+            "unsupported", "HEIC photos need the extra heif", f"{sys.executable} -m pip install pillow-heif"
+        )
     digest.update(head)
     while block := file.read(1 << 20):
         digest.update(block)

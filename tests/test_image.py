@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, ImageFile, features
 from h2a_batch.card import Pixels
 from h2a_batch.errors import PhotoError
 from h2a_batch.files import replacing, temporary_path
-from h2a_batch.image import Photo, decode, finish, place, write
+from h2a_batch.image import HAVE_HEIF, Photo, decode, finish, place, write
 from h2a_batch.source import sniff
 
 FRAME = (256, 256)
@@ -240,6 +240,13 @@ def test_what_is_no_photo_is_named_by_kind(tmp_path: Path) -> None:
         path.write_bytes(data)
         assert _kind(path) == kind
     assert _kind(tmp_path / "gone.jpg") == "vanished"
+
+
+def test_a_heic_photo_without_its_reader_is_told_what_to_install(tmp_path: Path) -> None:
+    if HAVE_HEIF:
+        pytest.skip("the extra heif is installed")
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x24ftypheic" + b"\0" * 400)
+    assert _kind(tmp_path / "a.heic") == "unsupported"
 
 
 def bomb(width: int, height: int) -> bytes:
