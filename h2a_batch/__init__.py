@@ -9,18 +9,30 @@ anime = Generator("anime-256").paint([pixels])[0]   # uint8 RGB, (256, 256, 3)
 
 __version__ = "0.1.0"
 
-from h2a_batch.errors import H2AError
-from h2a_batch.folder import FileResult, Summary, convert_folder
-from h2a_batch.generator import Generator
-from h2a_batch.options import Options, Workers
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "FileResult",
-    "Generator",
-    "H2AError",
-    "Options",
-    "Summary",
-    "Workers",
-    "__version__",
-    "convert_folder",
-]
+if TYPE_CHECKING:
+    from h2a_batch.errors import H2AError
+    from h2a_batch.folder import FileResult, Summary, convert_folder
+    from h2a_batch.generator import Generator
+    from h2a_batch.options import Options, Workers
+
+__all__ = ["FileResult", "Generator", "H2AError", "Options", "Summary", "Workers", "__version__", "convert_folder"]
+_HOMES = {
+    "FileResult": "folder",
+    "Generator": "generator",
+    "H2AError": "errors",
+    "Options": "options",
+    "Summary": "folder",
+    "Workers": "options",
+    "convert_folder": "folder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name when it is first asked for, so that the command can set up its signals before Pillow and NumPy."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

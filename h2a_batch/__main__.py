@@ -1,8 +1,17 @@
-"""``python -m h2a_batch``."""
+"""``python -m h2a_batch``, and the command's entry point."""
 
+import signal
 import sys
 
-from h2a_batch.cli import main
+
+def main() -> int:
+    """Run the command line; Ctrl-C while the libraries load ends in silence, not in a traceback."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from h2a_batch.cli import main as run
+
+    signal.signal(signal.SIGINT, before)
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -117,7 +117,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     path = Path(text)
     if path.suffix != ".mindir":
         raise ModelError(f"{path}: not a .mindir file", "give a name or the path of a .mindir file")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"{path}: no such model file", "give a name or the path of a .mindir file")
     if path.stat().st_size == 0:
         raise ModelError(f"{path}: the model file is empty", "export or copy it again")
@@ -159,8 +159,11 @@ def card_of(path: Path) -> Card | None:
 
 def identify(path: Path) -> tuple[str, str]:
     """A model's sha256 and framing, without loading it."""
-    card = card_of(path)
-    return (card.sha256, card.framing) if card else (sha256_of(path), "pad")
+    try:
+        card = card_of(path)
+        return (card.sha256, card.framing) if card else (sha256_of(path), "pad")
+    except OSError as error:
+        raise ModelError(f"{path}: the model cannot be read ({error.strerror})") from error
 
 
 def card_from_shape(path: Path, shape: Sequence[int]) -> Card:

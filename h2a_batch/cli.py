@@ -24,7 +24,7 @@ from h2a_batch.options import FORMATS, Options, Workers
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``h2a-batch`` and return its exit code: 0, 1 (files failed), 2 (nothing could run), 130 (interrupted)."""
     parser = build_parser()
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)  # options may stand between IN and OUT
     for stream in (sys.stdout, sys.stderr):  # a file name may hold anything; a C locale must not end the run
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -35,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except H2AError as error:
             print_error(sys.stderr, error)
             return error.exit_code
-        except BrokenPipeError:  # the reader of --json went away; nor can Python flush to it at its exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:  # who read our lines went away; nor can Python flush to them at its exit
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             return EXIT_INTERRUPTED
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
@@ -55,13 +57,13 @@ def _run(given: argparse.Namespace) -> int:
     console = Console(given.quiet, given.verbose, given.json, options.limit)
     stop = threading.Event()
     try:
-        with _signals(stop, console):
+        with _signals(stop):
             summary = convert_folder(
                 given.paths[:-1],
                 given.paths[-1],
                 options,
                 on_file=console.file,
-                on_total=console.total,
+                on_total=console.total if console.shows_bar else None,
                 stop=stop,
             )
     finally:
@@ -71,12 +73,12 @@ def _run(given: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _signals(stop: threading.Event, console: Console) -> Iterator[None]:
-    """The first SIGINT or SIGTERM finishes what is in flight, the second ends at once."""
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """The first SIGINT or SIGTERM finishes what is in flight, the second ends at once, as a kill would."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
-            raise KeyboardInterrupt
+            os._exit(EXIT_INTERRUPTED)
         stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -32,20 +31,25 @@ def quiet_libraries(verbose: bool) -> Iterator[None]:
         os.environ["GLOG_v"] = "2"  # noqa: SIM112 - glog spells it so
         yield
         return
-    own = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-    shadow = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, after what it replaces is back
-    before = sys.stderr
-    before.flush()
-    os.dup2(shadow.fileno(), 2)
-    sys.stderr = own
+    try:
+        own = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    except OSError:  # started without standard error
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
+        yield
+        return
+    before, sys.stderr = sys.stderr, own
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
     try:
         yield
     finally:
-        own.flush()
+        with contextlib.suppress(OSError):
+            own.flush()
         os.dup2(own.fileno(), 2)
         sys.stderr = before
-        own.close()
-        shadow.close()
+        with contextlib.suppress(OSError):
+            own.close()
 
 
 class Console:
@@ -61,6 +65,7 @@ class Console:
     def __init__(self, quiet: bool, verbose: bool, as_json: bool, limit: int | None) -> None:
         self.quiet, self.verbose, self.as_json, self.limit = quiet, verbose, as_json, limit
         self.passed = 0
+        self.count: int | None = None
         self.bar = tqdm(
             unit=" photo",
             unit_scale=False,
@@ -71,18 +76,26 @@ class Console:
             bar_format="{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
         )
 
+    @property
+    def shows_bar(self) -> bool:
+        """Whether there is a bar, and so a need to know how many photos there are."""
+        return not self.bar.disable
+
     def total(self, count: int) -> None:
         """How many photos there are, once that is known."""
-        todo = count - self.passed
-        self.bar.total = todo if self.limit is None else min(todo, self.limit)
-        self.bar.refresh()
+        self.count = count
+        self._set_total()
+
+    def _set_total(self) -> None:
+        if self.count is not None:
+            todo = max(self.count - self.passed, self.bar.n)
+            self.bar.total = todo if self.limit is None else min(todo, self.limit)
 
     def file(self, result: FileResult) -> None:
         """One photo is done with."""
         if result.state == "skipped":  # not work: it would make the rate and the time left meaningless
             self.passed += 1
-            if self.bar.total is not None:
-                self.bar.total -= 1
+            self._set_total()
         else:
             self.bar.update()
         if self.as_json:
@@ -118,6 +131,8 @@ class Console:
         ]
         if summary.ignored:
             parts.append(f"{summary.ignored} other files ignored")
+        if not any((summary.converted, summary.skipped, summary.failed)):
+            parts = ["no photos found", *parts[3:]]
         line = ", ".join(parts)
         if summary.converted and summary.seconds and not dry_run:
             line += f" in {_duration(summary.seconds)} ({summary.converted / summary.seconds:.1f} photos/s)"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice, takewhile
+from itertools import chain, count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
 from h2a_batch.card import find_model, identify
+from h2a_batch.claims import claim, claim_sheet, is_current
 from h2a_batch.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -25,10 +27,10 @@ from h2a_batch.errors import (
 from h2a_batch.generator import Generator, resolve_device
 from h2a_batch.ledger import Ledger, Task
 from h2a_batch.names import is_image_name
-from h2a_batch.options import Options
+from h2a_batch.options import Options, with_settings
 from h2a_batch.pipeline import Result, convert
-from h2a_batch.sheet import Pair, write_sheets
-from h2a_batch.source import Ignored, Scan, Source, Unusable, check_inputs, count, scan
+from h2a_batch.sheet import PAIRS_ON_PAGE, Pair, check_writable, write_sheet
+from h2a_batch.source import LEDGER_FOLDER, Ignored, Scan, Source, Unusable, check_inputs, scan
 
 IN_PLACE_SUFFIX = "_anime"
 _CLAIMS = 32  # names that are made durable together, before their photos start
@@ -106,24 +108,31 @@ def convert_folder(
         UsageError, ModelError, RuntimeMissingError, BusyError, LedgerError: nothing could run.
         StorageError: the output volume is full or gone; the next run goes on from there.
     """
-    options = replace(options or Options(), **settings)
+    options = with_settings(options or Options(), settings)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    paths, target = check_inputs([Path(path) for path in given]), Path(os.path.abspath(out))
+    paths, target = check_inputs([Path(path) for path in given], options.recursive), Path(os.path.abspath(out))
     _check_out(target)
-    roots = [os.path.realpath(path) for path in paths]
-    if os.path.realpath(target) in roots and not options.suffix:
+    originals = [os.path.realpath(path if path.is_dir() else path.parent) for path in paths]
+    if os.path.realpath(target) in originals and not options.suffix:
         options = replace(options, suffix=IN_PLACE_SUFFIX)
     model = find_model(options.model)
     sha256, framing = identify(model)
+    first_run = not (target / LEDGER_FOLDER).exists() and not options.dry_run
+    generator = _load(model, options) if first_run else None  # a model that does not load leaves no trace in OUT
     try:
-        ledger = Ledger(target, options.settings(sha256, framing), roots, read_only=options.dry_run)
+        ledger = Ledger(target, options.settings(sha256, framing), read_only=options.dry_run)
     except OSError as error:
         raise UsageError(f"{target}: cannot be written ({error.strerror})", "choose another OUT") from error
     with ledger:
-        run = _Run(paths, options, ledger, on_file or (lambda result: None), stop or threading.Event())
+        run = _Run(paths, options, ledger, originals, on_file or (lambda result: None), stop or threading.Event())
         with _counting(run, on_total):
-            run.work(model)
+            run.work(model, generator)
     return run.summary
+
+
+def _load(model: Path, options: Options) -> Generator:
+    device = resolve_device(options.device)
+    return Generator(model, device=device, batch_size=options.batch_for(device))
 
 
 class _Run:
@@ -134,56 +143,65 @@ class _Run:
         inputs: list[Path],
         options: Options,
         ledger: Ledger,
+        originals: list[str],
         tell: Callable[[FileResult], None],
         stop: threading.Event,
     ) -> None:
-        self.inputs, self.options, self.ledger = inputs, options, ledger
+        self.inputs, self.options, self.ledger, self.originals = inputs, options, ledger, originals
         self.tell, self.stop = tell, stop
         self.summary = Summary()
-        self.full = False  # a failure with --fail-fast, or the limit: no more photos, and no interruption
-        sheet: frozenset[Path] = frozenset()
-        if options.contact_sheet is not None:
-            sheet = frozenset({Path(os.path.abspath(options.contact_sheet))})
-        self.how = Scan(options.suffix, options.format, options.recursive, ledger.out, ledger.is_output, sheet)
+        self.met = 0  # photos that were come by, whatever became of them
+        self.full = False  # a failure with --fail-fast: no more photos, and no interruption
+        self.sheet = None if options.contact_sheet is None else Path(os.path.abspath(options.contact_sheet))
+        if self.sheet is not None and not options.dry_run:
+            check_writable(self.sheet)
+            claim_sheet(ledger, self.sheet, options.overwrite, originals)
+        self.how = Scan(
+            suffix=options.suffix,
+            format=options.format,
+            recursive=options.recursive,
+            out=ledger.out,
+            is_output=ledger.is_output,
+            exclude=ledger.sheets(),
+            originals=originals,
+        )
 
-    def work(self, model: Path) -> None:
+    def work(self, model: Path, generator: Generator | None) -> None:
         """Convert what is to be converted; then write report and contact sheet."""
         started = time.perf_counter()
+        if not self.options.dry_run:
+            self.ledger.clean()
         tasks = self.tasks()
         first = next(tasks, None)
         if self.options.dry_run:
             for task in chain([first] if first else [], tasks):
                 self.note(FileResult(task.source.path, "planned", task.output))
             return
-        self.ledger.clean()
         try:
             if first:  # a run with nothing to do need not load a model
-                self.convert(chain([first], tasks), model)
+                generator = generator or _load(model, self.options)
+                workers = self.options.workers.filled(generator.device)
+                for result in convert(chain([first], tasks), self.options, generator, workers):
+                    self.record(result)
         finally:
             self.summary.seconds = time.perf_counter() - started
             self.summary.interrupted = self.stop.is_set()
             with contextlib.suppress(StorageError):
                 self.ledger.commit()
                 self.summary.report = self.ledger.write_report()
-        if self.options.contact_sheet is not None and not self.summary.interrupted:
-            self.summary.sheets = tuple(write_sheets(self.pairs(), self.options.contact_sheet))
-
-    def convert(self, tasks: Iterable[Task], model: Path) -> None:
-        options = self.options
-        device = resolve_device(options.device)
-        generator = Generator(model, device=device, batch_size=options.batch_for(device))
-        for result in convert(tasks, options, generator, options.workers.filled(device)):
-            self.record(result)
+        if self.sheet is not None and not self.summary.interrupted:
+            self.write_sheets(self.sheet)
 
     def tasks(self) -> Iterator[Task]:
         """The photos to convert, their outputs' names on record before they are handed out."""
-        claims = self.claims()
-        while chunk := list(islice(claims, _CLAIMS)):
+        claims, together = self.claims(), 1
+        while chunk := list(islice(claims, together)):
             self.ledger.commit()
             for task in chunk:
                 if self.stop.is_set() or self.full:
                     return
                 yield task
+            together = min(2 * together, _CLAIMS)
 
     def claims(self) -> Iterator[Task]:
         left = self.options.limit
@@ -192,12 +210,14 @@ class _Run:
                 return
             if isinstance(found, Ignored):
                 self.summary.ignored += 1
-            elif isinstance(found, Unusable):
+                continue
+            self.met += 1
+            if isinstance(found, Unusable):
                 self.ledger.unusable(found.path, found.message)
                 self.note(FileResult(found.path, "failed", kind=found.kind, message=found.message))
-            elif not self.options.overwrite and self.ledger.is_current(found):
+            elif not self.options.overwrite and is_current(self.ledger, found):
                 self.note(FileResult(found.path, "skipped", self.ledger.output_of(found), "unchanged"))
-            elif task := self.ledger.claim(found, self.options.overwrite):
+            elif task := claim(self.ledger, found, self.options.overwrite, self.originals):
                 left = left - 1 if left is not None else None
                 yield task
             else:
@@ -228,11 +248,25 @@ class _Run:
             self.summary.converted += 1
         self.tell(result)
 
+    def write_sheets(self, sheet: Path) -> None:
+        """Write the contact sheet of the photos that this run met, a page at a time."""
+        pairs = islice(self.pairs(), self.met)
+        for number in count(1):
+            shown = list(islice(pairs, PAIRS_ON_PAGE))
+            if not shown or self.stop.is_set():
+                return
+            page = sheet if number == 1 else sheet.with_name(f"{sheet.stem}-{number}{sheet.suffix}")
+            claim_sheet(self.ledger, page, self.options.overwrite, self.originals)
+            write_sheet(shown, page)
+            self.summary.sheets += (page,)
+
     def pairs(self) -> Iterator[Pair]:
-        """All photos of the inputs with their outputs, in the order of the inputs, for the contact sheet."""
+        """All photos of the inputs with their outputs, in the order of the inputs."""
         for found in scan(self.inputs, self.how):
             if isinstance(found, Source):
                 yield Pair(found.path, self.ledger.output_of(found))
+            elif isinstance(found, Unusable):
+                yield Pair(found.path, None)
 
 
 @contextlib.contextmanager
@@ -241,24 +275,22 @@ def _counting(run: _Run, on_total: Callable[[int], None] | None) -> Iterator[Non
     ended = threading.Event()
 
     def work() -> None:
-        with contextlib.suppress(H2AError):
-            total = count(takewhile(lambda found: not ended.is_set(), scan(run.inputs, run.how)))
+        with contextlib.suppress(H2AError, OSError, sqlite3.Error):  # the run itself meets the same and says so
+            found = takewhile(lambda item: not ended.is_set(), scan(run.inputs, replace(run.how, originals=[])))
+            total = sum(not isinstance(item, Ignored) for item in found)
             if on_total and not ended.is_set():
                 on_total(total)
 
-    thread = threading.Thread(target=work, name="count", daemon=True)
     if on_total:
-        thread.start()
+        threading.Thread(target=work, name="count", daemon=True).start()
     try:
         yield
     finally:
         ended.set()
-        if on_total:
-            thread.join()
 
 
 def _check_out(out: Path) -> None:
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not os.path.isdir(out):
         raise UsageError(f"{out}: OUT is not a folder", "name a folder for the results")
-    if not out.exists() and is_image_name(out.name):
+    if not os.path.exists(out) and is_image_name(out.name):
         raise UsageError(f"{out}: OUT is a folder, and this looks like a file", "name a folder for the results")

@@ -102,6 +102,8 @@ class Generator:
         pixels = self.card.input
         gray = np.full((pixels.height, pixels.width, 3), 128, np.uint8)
         shape = tuple(self._predict(pixels.to_tensor([gray] * self.batch_size)).shape)
+        if len(shape) != 4 or shape[0] != self.batch_size:
+            raise ModelError(f"{self.card.path}: it gives {shape} for {self.batch_size} images", "use --batch-size 1")
         wanted = self.card.output.shape(self.batch_size)
         if not self.card.facts and len(shape) == 4 and shape != wanted:  # no card: the graph is all that is known
             self.card = replace(self.card, output=card_from_shape(self.card.path, shape).output)

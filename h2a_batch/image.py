@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from h2a_batch.errors import PhotoError
-from h2a_batch.files import replacing
 from h2a_batch.source import HEIF, sniff
 
 try:  # the extra `heif`
@@ -149,11 +148,11 @@ def finish(photo: Photo, painted: NDArray[np.uint8], keep_alpha: bool) -> Image.
     return image
 
 
-def write(image: Image.Image, path: Path, format: str, quality: int, exif: bytes | None = None) -> int:
-    """Save an image so that at any moment `path` is the old file, or the new one complete, and return its size.
+def encode(image: Image.Image, format: str, quality: int, exif: bytes | None = None) -> bytes:
+    """The image as the bytes of a file.
 
     Raises:
-        OSError: the disk is full, the folder is read-only, ...
+        PhotoError: the format cannot hold it.
     """
     if exif and format == "jpg" and len(exif) > _MOST_JPEG_EXIF:
         exif = None
@@ -165,10 +164,12 @@ def write(image: Image.Image, path: Path, format: str, quality: int, exif: bytes
     elif format == "webp":
         extra |= {"quality": quality}
     data = io.BytesIO()
-    image.save(data, _PILLOW_FORMAT[format], **extra)
-    with replacing(path) as file:
-        file.write(data.getbuffer())
-    return data.tell()
+    try:
+        image.save(data, _PILLOW_FORMAT[format], **extra)
+    except (OSError, ValueError) as error:
+        what = f"{image.width}x{image.height} pixels cannot be saved as {format} ({error})"
+        raise PhotoError("output", what, "choose a smaller --size or another --format") from error
+    return data.getvalue()
 
 
 def thumbnail(path: Path, side: int) -> Image.Image:

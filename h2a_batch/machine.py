@@ -16,6 +16,27 @@ def available_cores() -> int:
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
 
+def available_memory() -> int:
+    """Bytes of memory that this machine, or this container, has left."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        free = 1 << 40
+    return min([free, *_cgroup_memory()])
+
+
+def _cgroup_memory(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """What is left of the memory limits of this process's control groups (version 2)."""
+    left = []
+    for group in _own_groups(root, own):
+        try:
+            left.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        except (OSError, ValueError):  # no limit is written "max"
+            continue
+    return left
+
+
 def _cgroup_quota(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> float | None:
     """The smallest CPU quota, in cores, of this process's control groups; None without one."""
     quotas = [_quota_v2(group) for group in _own_groups(root, own)]

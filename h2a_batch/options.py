@@ -7,16 +7,18 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from h2a_batch.card import FRAMINGS
 from h2a_batch.errors import UsageError
-from h2a_batch.machine import available_cores
+from h2a_batch.machine import available_cores, available_memory
 
 FORMATS = ("png", "jpg", "webp")
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 OUTPUT_VERSION = 1  # raised when the same options come to give other pixels
+_GENERATOR_BYTES = 300_000_000  # of memory, with room to spare
 _DEVICE = re.compile(r"cpu|auto|ascend(:\d+)?")
 
 
@@ -45,12 +47,13 @@ class Workers:
     def filled(self, device: str) -> Workers:
         """Numbers for the stages that were left open, from the cores this process may use.
 
-        On CPU one one-thread generator a core is fastest; an Ascend card runs one, in batches.
+        On CPU one one-thread generator a core is fastest, where memory allows; an Ascend card runs one, in batches.
         """
         cores = available_cores()
+        generators = min(cores, max(1, available_memory() // _GENERATOR_BYTES)) if device == "cpu" else 1
         return Workers(
             decode=self.decode or max(2, math.ceil(cores / 2)),
-            generator=self.generator or (cores if device == "cpu" else 1),
+            generator=self.generator or generators,
             encode=self.encode or max(1, cores // 4),
         )
 
@@ -134,6 +137,29 @@ class Options:
             },
             sort_keys=True,
         )
+
+
+def with_settings(options: Options, settings: dict[str, Any]) -> Options:
+    """Options with some fields replaced, as Python callers like to write them: ``size=512``, ``workers="1:2:1"``.
+
+    Raises:
+        UsageError: there is no such field, or a value makes no sense.
+    """
+    if unknown := sorted(set(settings) - set(Options.__dataclass_fields__)):
+        raise UsageError(f"no option is named {', '.join(unknown)}")
+    fields = dict(settings)
+    if "size" in fields:
+        fields["size"] = str(fields["size"])
+    if "model" in fields:
+        fields["model"] = os.fspath(fields["model"])
+    if "workers" in fields and not isinstance(fields["workers"], Workers):
+        fields["workers"] = Workers.parse(str(fields["workers"]))
+    if fields.get("contact_sheet") is not None:
+        fields["contact_sheet"] = Path(fields["contact_sheet"])
+    try:
+        return replace(options, **fields)
+    except TypeError as error:
+        raise UsageError(f"an option has a value of the wrong type: {error}") from error
 
 
 def settings_key(settings: str) -> str:

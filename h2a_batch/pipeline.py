@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2a_batch.errors import H2AError, ModelError, PhotoError, StorageError
+from h2a_batch.files import replacing
 from h2a_batch.generator import Generator
-from h2a_batch.image import Photo, decode, finish, write
+from h2a_batch.image import Photo, decode, encode, finish
 from h2a_batch.ledger import Task
 from h2a_batch.options import Options, Workers
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
+_HANDFUL = 4  # photos for which one generator will do
 _FILL_SECONDS = 0.05  # how long a batch that is not full waits for one more photo
 
 
@@ -87,7 +89,7 @@ def convert(tasks: Iterable[Task], options: Options, generator: Generator, worke
                 else:
                     stages.arrivals.put(_Job(task))
                     flying += 1
-            if flying == room:
+            if flying > _HANDFUL:
                 stages.use_all_generators()
             if flying:
                 job = stages.departures.get()
@@ -104,6 +106,7 @@ class _Stages:
         self.options = options
         self.generator = generator
         self.closing = False
+        self._loading = threading.Lock()
         self.arrivals: queue.Queue[_Job | None] = queue.Queue()
         self.decoded: queue.Queue[_Job | None] = queue.Queue()
         self.painted: queue.Queue[_Job | None] = queue.Queue()
@@ -115,7 +118,7 @@ class _Stages:
         self._start("encode", workers.encode, lambda number: self._each(self.painted, self._encode, self.departures))
 
     def use_all_generators(self) -> None:
-        """Let the other generators join in; for a handful of photos their loading would not pay."""
+        """Let the other generators join in, one after the other, as long as photos wait for them."""
         if self._spare_generators:
             self._start("generator", self._spare_generators, lambda number: self._generate(self._another()))
             self._spare_generators = 0
@@ -167,22 +170,27 @@ class _Stages:
         while generator is not None and (batch := self._batch(generator.batch_size)):
             try:
                 painted = generator.paint([job.photo.pixels for job in batch if job.photo])
+                for job, image in zip(batch, painted, strict=True):
+                    job.painted = image
             except Exception as error:
                 for job in batch:
                     job.fail(PhotoError("model", str(error)) if isinstance(error, ModelError) else error)
-                    self.departures.put(job)
-                continue
-            for job, image in zip(batch, painted, strict=True):
-                job.painted = image
-                self.painted.put(job)
+            for job in batch:
+                (self.departures if job.error else self.painted).put(job)
 
     def _another(self) -> Generator | None:
-        """One more generator like the first; None where there is no memory for it: the others go on."""
+        """One more generator like the first; None at the end, or where there is no memory for it."""
         first = self.generator
-        try:
-            return Generator(first.card.path, device=first.device, threads=first.threads, batch_size=first.batch_size)
-        except H2AError:
-            return None
+        with self._loading:
+            while self.decoded.qsize() <= first.batch_size:  # a photo waits: loading will pay
+                if self.closing:
+                    return None
+                time.sleep(_FILL_SECONDS)
+            try:
+                batch, threads = first.batch_size, first.threads
+                return Generator(first.card.path, device=first.device, threads=threads, batch_size=batch)
+            except Exception:  # whatever it is, the others go on
+                return None
 
     def _batch(self, size: int) -> list[_Job]:
         """The next photos to run together: at least one, then what comes without much waiting; none at the end."""
@@ -204,9 +212,12 @@ class _Stages:
         assert job.photo is not None and job.painted is not None
         options, path = self.options, job.task.output
         image = finish(job.photo, job.painted, keep_alpha=options.format != "jpg")
+        data = encode(image, options.format, options.effective_quality, job.photo.exif)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            job.output_size = write(image, path, options.format, options.effective_quality, job.photo.exif)
+            with replacing(path) as file:
+                file.write(data)
+            job.output_size = len(data)
         except OSError as error:
             if error.errno in _FULL:
                 raise StorageError(

@@ -1,18 +1,18 @@
-"""Contact sheets: before and after, side by side, as many pages as it takes, one page in memory at a time."""
+"""Contact sheets: before and after, side by side, a page at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from math import ceil, sqrt
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from h2a_batch.errors import PhotoError, StorageError
+from h2a_batch.errors import PhotoError, StorageError, UsageError
 from h2a_batch.files import replacing
 from h2a_batch.image import thumbnail
 
@@ -37,28 +37,37 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo and its output; without an output it is shown as failed."""
+    """A photo and its output; without an output it is shown as not converted."""
 
     before: Path
     after: Path | None
 
 
-def write_sheets(pairs: Iterable[Pair], path: Path) -> Iterator[Path]:
-    """Write a page for every `PAIRS_ON_PAGE` pairs: ``sheet.jpg``, ``sheet-2.jpg``, ..., and yield their paths.
+def check_writable(path: Path) -> None:
+    """Make the folder of a contact sheet.
 
     Raises:
-        StorageError: a page cannot be written.
+        UsageError: it cannot be made or written.
     """
-    waiting, number = iter(pairs), 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: the contact sheet cannot be written ({error.strerror})") from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: the contact sheet cannot be written (no permission)")
+
+
+def write_sheet(pairs: Sequence[Pair], path: Path) -> None:
+    """Write one page; callers give it at most `PAIRS_ON_PAGE` pairs.
+
+    Raises:
+        StorageError: the page cannot be written.
+    """
     with ThreadPoolExecutor(thread_name_prefix="sheet") as pool:
-        while page := list(islice(waiting, PAIRS_ON_PAGE)):
-            number += 1
-            target = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
-            _save(_draw(page, pool), target)
-            yield target
+        _save(_draw(pairs, pool), path)
 
 
-def _draw(pairs: list[Pair], pool: ThreadPoolExecutor) -> Image.Image:
+def _draw(pairs: Sequence[Pair], pool: ThreadPoolExecutor) -> Image.Image:
     """One page; its columns make it about as wide as a screen is."""
     wide, high = 2 * _SIDE + _GAP, _SIDE + _LABEL + _GAP
     columns = min(len(pairs), max(1, round(sqrt(1.5 * len(pairs) * high / wide))))
@@ -83,7 +92,7 @@ def _picture(path: Path | None) -> Image.Image:
         except PhotoError:
             pass
     failed = Image.new("RGB", (_SIDE, _SIDE), _CELL)
-    ImageDraw.Draw(failed).text((_SIDE / 2, _SIDE / 2), "failed", _ALARM, _font(""), anchor="mm")
+    ImageDraw.Draw(failed).text((_SIDE / 2, _SIDE / 2), "not converted", _ALARM, _font(""), anchor="mm")
     return failed
 
 
@@ -117,7 +126,6 @@ def _wide_font() -> Font:
 
 def _save(page: Image.Image, path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             page.save(file, _FORMATS.get(path.suffix.lower(), "JPEG"), quality=90)
     except OSError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from h2a_batch.errors import UsageError
@@ -27,13 +28,15 @@ class Source:
     """A photo to convert.
 
     Args:
-        path: where it lies (absolute, links in its folders not resolved).
+        path: where it lies, as it was reached.
+        real: the same with the links of its folders resolved: its identity.
         output: the natural path of its output, relative to OUT.
         size: bytes.
         mtime_ns: time of the last change.
     """
 
     path: Path
+    real: str
     output: str
     size: int
     mtime_ns: int
@@ -69,6 +72,7 @@ class Scan:
         out: the output folder; inside an input it is passed over.
         is_output: tells whether a path in OUT was written by an earlier run.
         exclude: files that are passed over, such as the contact sheet.
+        originals: real paths of folders that hold originals; linked folders are added as they are entered.
     """
 
     suffix: str
@@ -77,6 +81,7 @@ class Scan:
     out: Path
     is_output: Callable[[Path], bool] = lambda path: False
     exclude: frozenset[Path] = frozenset()
+    originals: list[str] = field(default_factory=list)
 
 
 def sniff(head: bytes) -> str | None:
@@ -102,20 +107,37 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def check_inputs(inputs: Sequence[Path]) -> list[Path]:
-    """The inputs as absolute paths, each once.
+def check_inputs(inputs: Sequence[Path], recursive: bool = True) -> list[Path]:
+    """The inputs as absolute paths, each once; what lies in another input is met there.
 
     Raises:
-        UsageError: there is none, or one does not exist.
+        UsageError: there is none, or one cannot be reached.
     """
     if not inputs:
-        raise UsageError("no input", "name a folder or files of photos")
+        raise UsageError("no input", "name a folder or files of photos, then the folder for the results")
     for path in inputs:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder")
-        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        try:
+            folder = stat.S_ISDIR(path.stat().st_mode)
+        except OSError as error:
+            what = "no such file or folder" if error.errno == errno.ENOENT else f"cannot be reached ({error.strerror})"
+            raise UsageError(f"{path}: {what}") from error
+        if folder and not os.access(path, os.R_OK | os.X_OK):
             raise UsageError(f"{path}: no permission to read the folder")
-    return list({os.path.realpath(path): Path(os.path.abspath(path)) for path in reversed(inputs)}.values())[::-1]
+    unique = {os.path.realpath(path): Path(os.path.abspath(path)) for path in reversed(inputs)}
+    return [path for real, path in reversed(unique.items()) if not _is_met(real, unique, recursive)]
+
+
+def _is_met(real: str, inputs: dict[str, Path], recursive: bool) -> bool:
+    """Whether a walk over another input meets this one."""
+    for other in inputs:
+        inner = os.path.relpath(real, other).split(os.sep)
+        if (
+            other != real
+            and real.startswith(other + os.sep)
+            and (recursive or (len(inner) == 1 and not os.path.isdir(real)))
+        ):
+            return not any(part.startswith(".") for part in inner)
+    return False
 
 
 def scan(inputs: Sequence[Path], how: Scan) -> Iterator[Found]:
@@ -144,11 +166,12 @@ def _files_named(files: Sequence[Path], how: Scan, reserved: set[str]) -> Iterat
     for path in sorted(files, key=lambda path: (os.fsencode(path.name), rank[path])):
         keys[next(name for name in variants(path.name) if name not in keys)] = path
     for key, output in assign(keys, how.suffix, how.format, reserved).items():
-        yield _source(keys[key], output)
+        folder, name = os.path.split(keys[key])
+        yield _source(keys[key], os.path.join(os.path.realpath(folder), name), output)
 
 
 class _Walk:
-    """A walk over folders that meets each at most once, whatever links there are."""
+    """A walk over folders that ends, whatever links there are."""
 
     def __init__(self, how: Scan, roots: list[str]) -> None:
         self.how = how
@@ -167,45 +190,54 @@ class _Walk:
 
     def _folder(self, folder: _Folder, below: list[_Folder]) -> Iterator[Found]:
         try:
-            with os.scandir(folder.path) as entries:
-                ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+            with os.scandir(folder.path) as entries:  # names alone are kept: a folder may hold a million
+                kinds = {entry.name: _kind(entry) for entry in entries}
         except OSError as error:
             yield Unusable(Path(folder.path), "unreadable", f"the folder cannot be read: {error.strerror}")
             return
-        folders = [entry for entry in ordered if _is_folder(entry)]
-        files = [entry for entry in ordered if not _is_folder(entry)]
-        yield from self._files(files, folder, {entry.name for entry in folders})
+        folders = sorted((name for name, kind in kinds.items() if kind in "DL"), key=os.fsencode)
+        yield from self._files(kinds, folder, folders)
         if self.how.recursive:
-            for entry in folders:
-                real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder.real, entry.name)
-                if self._enters(entry, real):
-                    below.append(_Folder(entry.path, real, os.path.join(folder.relative, entry.name)))
+            for name in folders:
+                path, link = os.path.join(folder.path, name), kinds[name] == "L"
+                inner = _Folder(
+                    path,
+                    os.path.realpath(path) if link else os.path.join(folder.real, name),
+                    os.path.join(folder.relative, name),
+                )
+                if self._enters(inner, link):
+                    below.append(inner)
 
-    def _files(self, entries: list[os.DirEntry[str]], folder: _Folder, reserved: set[str]) -> Iterator[Found]:
-        photos = {}
-        inside_out = folder.real == self.out or folder.real.startswith(self.out + os.sep)
-        for entry in entries:
-            path, reason = Path(entry.path), _why_ignored(entry)
-            if not reason and (
-                path in self.how.exclude or (inside_out and self.how.is_output(Path(folder.real, entry.name)))
-            ):
+    def _files(self, kinds: dict[str, str], folder: _Folder, reserved: Sequence[str]) -> Iterator[Found]:
+        photos = []
+        places = ((folder.real, self.out), (folder.path, str(self.how.out)))
+        inside_out = any((place + os.sep).startswith(out + os.sep) for place, out in places)
+        for name in sorted((name for name, kind in kinds.items() if kind not in "DL"), key=os.fsencode):
+            path = Path(folder.path, name)
+            reason = _why_ignored(path, kinds[name])
+            if not reason and (path in self.how.exclude or (inside_out and self.how.is_output(path))):
                 reason = "an output of this program"
             if reason:
                 yield Ignored(path, reason)
             else:
-                photos[entry.name] = path
+                photos.append(name)
         for name, output in assign(photos, self.how.suffix, self.how.format, reserved).items():
-            yield _source(photos[name], os.path.join(folder.relative, output))
+            real = os.path.join(folder.real, name)
+            yield _source(Path(folder.path, name), real, os.path.join(folder.relative, output))
 
-    def _enters(self, entry: os.DirEntry[str], real: str) -> bool:
-        """Not hidden, not OUT, and no link back into the inputs, whose photos are met where they are."""
-        if entry.name.startswith(".") or real == self.out:
+    def _enters(self, folder: _Folder, link: bool) -> bool:
+        """Not hidden, no OUT of this or another run, and no link back into the inputs, met where they are."""
+        if os.path.basename(folder.path).startswith(".") or folder.real == self.out:
             return False
-        if not entry.is_symlink():
+        if os.path.isdir(os.path.join(folder.path, LEDGER_FOLDER)):
+            return False
+        if not link:
             return True
-        seen = real in self.linked
-        self.linked.add(real)
-        return not seen and not any(_related(real, root) for root in self.roots)
+        if folder.real in self.linked or any(_related(folder.real, root) for root in self.roots):
+            return False
+        self.linked.add(folder.real)
+        self.how.originals.append(folder.real)
+        return True
 
 
 @dataclass(frozen=True)
@@ -222,33 +254,35 @@ def _related(one: str, other: str) -> bool:
     return os.path.commonpath([one, other]) in (one, other)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _kind(entry: os.DirEntry[str]) -> str:
+    """D a folder, L a link to one, F a file or a link to one, N a link that leads nowhere, O anything else."""
     try:
-        return entry.is_dir()
+        if entry.is_dir():
+            return "L" if entry.is_symlink() else "D"
+        if entry.is_file():
+            return "F"
+        return "N" if entry.is_symlink() and not os.path.exists(entry.path) else "O"
     except OSError:  # a link that points at itself
-        return False
+        return "N"
 
 
-def _why_ignored(entry: os.DirEntry[str]) -> str | None:
+def _why_ignored(path: Path, kind: str) -> str | None:
     """Why a file is passed over in silence; None for a photo, or for what claims to be one."""
-    name = entry.name.lower()
+    name = path.name.lower()
     if name in _JUNK:
         return "made by the system"
     if name.startswith("."):
         return "hidden"
-    try:
-        if not stat.S_ISREG(entry.stat().st_mode):
-            return "not a file"
-    except OSError:
-        return None if is_image_name(name) else "a link that leads nowhere"
+    if kind == "O":
+        return "not a file"
     if is_image_name(name):
         return None
     if os.path.splitext(name)[1] in _RAW:
         return "camera raw"
-    return None if sniff(_head(entry.path)) else "not an image"
+    return None if sniff(_head(path)) else "not an image"
 
 
-def _head(path: str) -> bytes:
+def _head(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(32)
@@ -256,7 +290,7 @@ def _head(path: str) -> bytes:
         return b""
 
 
-def _source(path: Path, output: str) -> Source | Unusable:
+def _source(path: Path, real: str, output: str) -> Source | Unusable:
     try:
         status = path.stat()
     except OSError as error:
@@ -264,9 +298,4 @@ def _source(path: Path, output: str) -> Source | Unusable:
         return Unusable(path, "vanished", what)
     if not stat.S_ISREG(status.st_mode):
         return Unusable(path, "not-an-image", "not a file")
-    return Source(path, output, status.st_size, status.st_mtime_ns)
-
-
-def count(found: Iterable[Found]) -> int:
-    """How many of what a scan found are to be reported on, each with a line of its own."""
-    return sum(not isinstance(item, Ignored) for item in found)
+    return Source(path, real, output, status.st_size, status.st_mtime_ns)

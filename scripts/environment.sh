@@ -8,8 +8,9 @@ die() { say "$@"; exit 2; }
 
 # The first CPython 3.10 to 3.12 that really starts (a pyenv shim may not). H2A_PYTHON overrides the search.
 find_python() {
-  local candidate
-  for candidate in ${H2A_PYTHON:-python3 python3.12 python3.11 python3.10}; do
+  local candidate candidates=(python3 python3.12 python3.11 python3.10)
+  [ -z "${H2A_PYTHON:-}" ] || candidates=("$H2A_PYTHON")
+  for candidate in "${candidates[@]}"; do
     if "$candidate" -c 'import sys; sys.exit(not ((3, 10) <= sys.version_info < (3, 13) and sys.implementation.name == "cpython"))' 2>/dev/null; then
       command -v "$candidate"
       return
@@ -21,7 +22,7 @@ find_python() {
 
 # What the environment was made from: when it changes, the environment is brought up to date.
 fingerprint() {
-  { printf '%s\n' "$1" "$root"; cat "$root/setup.cfg" "$root/pyproject.toml" "$root"/scripts/mindspore_lite/*; } 2>/dev/null | cksum
+  { printf '%s\n' "$1" "$root"; cat "$root/setup.cfg" "$root/pyproject.toml" "$root"/scripts/mindspore_lite/*.*; } | cksum
 }
 
 make_venv() {

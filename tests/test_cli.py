@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import random
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -170,6 +171,37 @@ def test_a_c_locale_does_not_matter(h2a: Command, photos: Path, tmp_path: Path) 
     assert (tmp_path / "out" / "\u5c71\u7530.png").exists()
 
 
+def test_options_may_stand_anywhere(h2a: Command, photos: Path, tmp_path: Path) -> None:
+    done = h2a(photos, "--format", "jpg", tmp_path / "out", "--limit", "1")
+    assert done.returncode == 0 and list((tmp_path / "out").glob("*.jpg"))
+
+
+def test_a_contact_sheet_never_replaces_a_photo(h2a: Command, photos: Path, tmp_path: Path) -> None:
+    before = tree(photos)
+    done = h2a(photos, tmp_path / "out", "--overwrite", "--contact-sheet", photos / "A000210.jpg")
+    assert done.returncode == 2 and "choose another name" in done.stderr and tree(photos) == before
+
+
+def test_a_model_that_does_not_load_leaves_no_trace(h2a: Command, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.mindir").write_bytes((ROOT / "models" / "anime-256.mindir").read_bytes()[:50_000])
+    done = h2a(photos, tmp_path / "out", "--model", tmp_path / "cut.mindir")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_readers_that_go_away_end_the_run_quietly(photos: Path, tmp_path: Path) -> None:
+    command = " ".join(map(shlex.quote, command_line(photos, tmp_path / "out", "--json")))
+    done = subprocess.run(["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+    assert done.stdout.strip() in ("0", "130") and done.stderr.count("\n") <= 2 and "rror" not in done.stderr
+    closed = subprocess.run(["bash", "-c", f"{command} 2>&- >/dev/null"], timeout=60)
+    assert closed.returncode == 0 and len(tree(tmp_path / "out")) == 6
+
+
+def test_an_unreachable_input_is_one_line(h2a: Command, tmp_path: Path) -> None:
+    for inputs in (tmp_path / ("x" * 300), "/proc/1/cwd/none"):
+        done = h2a(inputs, tmp_path / "out")
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "report this" not in done.stderr
+
+
 def test_a_terminal_shows_a_bar(photos: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -208,6 +240,21 @@ def test_a_signal_finishes_what_is_in_flight(many: Path, tmp_path: Path, h2a: Co
         assert db.execute("SELECT count(*) FROM files WHERE state = 'done'").fetchone() == (done,)
     again = h2a(many, tmp_path / "out")
     assert f"{60 - done} converted, {done} skipped, 0 failed" in again.stderr
+
+
+@pytest.mark.slow
+def test_killed_while_outputs_are_made_again_with_other_settings(many: Path, tmp_path: Path, h2a: Command) -> None:
+    out, chance = tmp_path / "out", random.Random(3)
+    assert h2a(many, tmp_path / "undisturbed", "--size", "200").returncode == 0
+    assert h2a(many, out).returncode == 0
+    for _ in range(5):
+        process = _start(many, out, "--size", "200", "-q")
+        time.sleep(chance.uniform(1.5, 3))
+        process.kill()
+        process.wait()
+    done = h2a(many, out, "--size", "200")
+    assert done.returncode == 0 and "other origin" not in done.stderr, done.stderr
+    assert tree(out) == tree(tmp_path / "undisturbed") and not leftovers(tmp_path)
 
 
 @pytest.mark.slow
@@ -290,5 +337,21 @@ def test_the_launcher_runs_from_anywhere(photos: Path, tmp_path: Path) -> None:
         pytest.skip("scripts/test makes the environment that the launcher uses")
     link = tmp_path / "h2a"
     link.symlink_to(ROOT / "scripts" / "h2a-batch")
-    done = subprocess.run([link, "in", "out"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "6 converted" in done.stderr, done.stderr
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    for arguments, words in ((["in", "out"], "6 converted"), (["in", "out"], "6 skipped")):
+        done = subprocess.run([link, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=usual)
+        assert done.returncode == 0 and words in done.stderr, done.stderr
+
+
+def test_compiled_files_of_the_wheel_tool_do_not_disturb_the_launcher(tmp_path: Path) -> None:
+    """Python leaves a folder beside the tool's sources; what the environment depends on is files alone."""
+    cache = ROOT / "scripts" / "mindspore_lite" / "__pycache__"
+    made = not cache.exists()
+    cache.mkdir(exist_ok=True)
+    try:
+        script = f'set -euo pipefail; . "{ROOT}/scripts/environment.sh"; fingerprint ""'
+        done = subprocess.run(["bash", "-c", script, ROOT / "scripts" / "test"], capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.strip() and not done.stderr, done.stderr
+    finally:
+        if made:
+            cache.rmdir()

@@ -173,7 +173,31 @@ def test_a_contact_sheet_has_every_pair_and_pages(many: Path, tmp_path: Path) ->
     with Image.open(summary.sheets[0]) as first, Image.open(summary.sheets[1]) as second:
         assert first.width > 2000 and second.height < first.height
     again = convert_folder(many, tmp_path / "out", contact_sheet=many / "sheet.jpg")
-    assert again.converted == 0 and again.failed == 1 and (many / "sheet.jpg").exists()
+    assert again.converted == 0 and again.failed == 1 and (many / "sheet-2.jpg").exists()
+    assert convert_folder(many, tmp_path / "out").ignored == 2, "sheets are no photos"
+    few = convert_folder(many, tmp_path / "few", limit=2, contact_sheet=tmp_path / "few.png")
+    with Image.open(few.sheets[0]) as page:
+        assert len(few.sheets) == 1 and page.height < 700
+
+
+def test_linked_folders_do_not_loop_in_place(photos: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    shutil.copyfile(photos / "A000210.jpg", outside / "b.jpg")
+    shutil.copyfile(photos / "A000210.jpg", outside / "b_anime.png")
+    (photos / "link").symlink_to(outside)
+    before = tree(outside)
+    assert convert_folder(photos, photos).converted == 8
+    assert convert_folder(photos, photos).converted == 0
+    assert convert_folder(photos, photos, overwrite=True).converted == 8
+    assert {name: tree(outside)[name] for name in before} == before
+
+
+def test_a_photo_beside_its_output_folder_is_safe(photos: Path) -> None:
+    shutil.copyfile(photos / "A000365.jpg", photos / "A000210.png")
+    before = tree(photos)
+    convert_folder(photos / "A000210.jpg", photos, overwrite=True, suffix="")
+    assert {name: tree(photos)[name] for name in before} == before
 
 
 def test_what_cannot_run_is_refused_before_anything_is_made(photos: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, ImageFile, features
 from h2a_batch.card import Pixels
 from h2a_batch.errors import PhotoError
 from h2a_batch.files import replacing, temporary_path
-from h2a_batch.image import HAVE_HEIF, Photo, decode, finish, place, write
+from h2a_batch.image import HAVE_HEIF, Photo, decode, encode, finish, place
 from h2a_batch.source import sniff
 
 FRAME = (256, 256)
@@ -221,10 +221,15 @@ def test_metadata_is_kept_only_when_asked(tmp_path: Path) -> None:
         assert _decode(tmp_path / source).exif is None
         photo = _decode(tmp_path / source, keep_metadata=True)
         for format in ("png", "jpg", "webp"):
-            write(finish(photo, photo.pixels, True), tmp_path / f"out.{format}", format, 90, photo.exif)
-            with Image.open(tmp_path / f"out.{format}") as result:
+            with Image.open(io.BytesIO(encode(finish(photo, photo.pixels, True), format, 90, photo.exif))) as result:
                 assert result.getexif()[0x010E] == "a portrait"
                 assert 273 not in result.getexif(), "where the old file kept its pixels"
+
+
+def test_what_a_format_cannot_hold_is_explained() -> None:
+    for format, width in (("webp", 16384), ("jpg", 65501)):
+        with pytest.raises(PhotoError, match=f"cannot be saved as {format}"):
+            encode(Image.new("RGB", (width, 1)), format, 90)
 
 
 def test_what_is_no_photo_is_named_by_kind(tmp_path: Path) -> None:
@@ -303,6 +308,7 @@ def test_a_link_in_place_of_an_output_is_replaced_not_followed(tmp_path: Path) -
     (tmp_path / "original.jpg").write_bytes(b"precious")
     os.symlink(tmp_path / "original.jpg", tmp_path / "out.png")
     os.symlink(tmp_path / "original.jpg", temporary_path(tmp_path / "out.png"))
-    write(_quadrants(), tmp_path / "out.png", "png", 90)
+    with replacing(tmp_path / "out.png") as file:
+        file.write(encode(_quadrants(), "png", 90))
     assert (tmp_path / "original.jpg").read_bytes() == b"precious"
     assert not (tmp_path / "out.png").is_symlink()

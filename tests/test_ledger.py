@@ -8,26 +8,26 @@ import pytest
 from conftest import PHOTOS
 from PIL import Image
 
-from h2a_batch.errors import BusyError, LedgerError
-from h2a_batch.files import temporary_path
+from h2a_batch.claims import claim, claim_sheet, is_current
+from h2a_batch.errors import BusyError, LedgerError, UsageError
+from h2a_batch.files import sha256_of, temporary_path
 from h2a_batch.ledger import Ledger, Task
 from h2a_batch.source import LEDGER_FOLDER, Source
 
 
 def _source(path: Path, output: str = "a.png") -> Source:
     status = path.stat()
-    return Source(path, output, status.st_size, status.st_mtime_ns)
+    return Source(path, os.path.realpath(path), output, status.st_size, status.st_mtime_ns)
 
 
-def _make(ledger: Ledger, source: Source, overwrite: bool = False) -> Task:
-    """Convert as the pipeline does, as far as the ledger sees it."""
-    task = ledger.claim(source, overwrite)
+def _make(ledger: Ledger, source: Source, overwrite: bool = False, originals: list[str] | None = None) -> Task:
+    """Convert as the pipeline does, as far as the ledger sees it; each content gives an output of its own size."""
+    task = claim(ledger, source, overwrite, originals or [])
     assert task is not None
     task.output.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (16, 16), "red").save(task.output)
-    import hashlib
-
-    ledger.done(task, hashlib.sha256(source.path.read_bytes()).hexdigest(), task.output.stat().st_size, 0.1)
+    side = 16 + int(sha256_of(source.path)[:2], 16)
+    Image.effect_noise((side, side), 50).save(task.output)
+    ledger.done(task, sha256_of(source.path), task.output.stat().st_size, 0.1)
     return task
 
 
@@ -44,59 +44,137 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def _open(out: Path, settings: str = "{}", protected: list[str] | None = None) -> Ledger:
-    return Ledger(out, settings, protected or [])
+def _open(out: Path, settings: str = "{}") -> Ledger:
+    return Ledger(out, settings)
 
 
 def test_an_output_is_current_until_anything_changes(out: Path, photo: Path) -> None:
     with _open(out) as ledger:
-        assert not ledger.is_current(_source(photo))
+        assert not is_current(ledger, _source(photo))
         task = _make(ledger, _source(photo))
-        assert ledger.is_current(_source(photo))
-        assert not ledger.is_current(_source(photo, "b.png"))
+        assert is_current(ledger, _source(photo))
+        assert not is_current(ledger, _source(photo, "b.png"))
     with _open(out) as ledger:
-        assert ledger.is_current(_source(photo))
+        assert is_current(ledger, _source(photo))
         os.utime(photo, ns=(1, 1))
-        assert ledger.is_current(_source(photo)), "touched, but of the same content"
+        assert is_current(ledger, _source(photo)), "touched, but of the same content"
         photo.write_bytes(photo.read_bytes()[:-1] + b"x")
-        assert not ledger.is_current(_source(photo))
+        assert not is_current(ledger, _source(photo))
         _make(ledger, _source(photo))
         task.output.unlink()
-        assert not ledger.is_current(_source(photo))
+        assert not is_current(ledger, _source(photo))
     with _open(out, '{"other": 1}') as ledger:
-        assert not ledger.is_current(_source(photo))
+        assert not is_current(ledger, _source(photo))
 
 
 def test_an_output_cut_short_is_made_again_and_one_edited_by_hand_is_kept(out: Path, photo: Path) -> None:
     with _open(out) as ledger:
         task = _make(ledger, _source(photo))
         task.output.write_bytes(task.output.read_bytes()[:40])
-        assert not ledger.is_current(_source(photo))
-        assert ledger.claim(_source(photo), overwrite=False) is not None
+        assert not is_current(ledger, _source(photo))
+        assert claim(ledger, _source(photo), overwrite=False, originals=[]) is not None
         _make(ledger, _source(photo))
         Image.new("RGB", (300, 300), "blue").save(task.output)
-        assert not ledger.is_current(_source(photo))
-        assert ledger.claim(_source(photo), overwrite=False) is None
-        assert ledger.claim(_source(photo), overwrite=True) is not None
+        assert not is_current(ledger, _source(photo))
+        assert claim(ledger, _source(photo), overwrite=False, originals=[]) is None
+        assert claim(ledger, _source(photo), overwrite=True, originals=[]) is not None
 
 
 def test_a_file_of_other_origin_is_replaced_only_when_told(out: Path, photo: Path) -> None:
     out.mkdir()
     (out / "a.png").write_bytes(b"somebody's")
     with _open(out) as ledger:
-        assert ledger.claim(_source(photo), overwrite=False) is None
-        task = ledger.claim(_source(photo), overwrite=True)
+        assert claim(ledger, _source(photo), overwrite=False, originals=[]) is None
+        task = claim(ledger, _source(photo), overwrite=True, originals=[])
         assert task is not None and task.name == "a.png"
 
 
 def test_an_original_is_never_the_output_even_with_overwrite(photo: Path) -> None:
     (photo.parent / "a.png").write_bytes(b"an original")
-    with _open(photo.parent, protected=[str(photo.parent)]) as ledger:
-        task = ledger.claim(_source(photo), overwrite=True)
-        assert task is not None and task.name == "a~2.png"
-        again = ledger.claim(_source(photo), overwrite=True)
-        assert again is not None and again.name == "a~2.png"
+    originals = [str(photo.parent)]
+    with _open(photo.parent) as ledger:
+        for _ in range(2):
+            task = claim(ledger, _source(photo), True, originals)
+            assert task is not None and task.name == "a~2.png"
         assert ledger.is_output(photo.parent / "a~2.png") and not ledger.is_output(photo.parent / "a.png")
+
+
+def test_an_edited_output_is_kept_in_place_too(photo: Path) -> None:
+    originals = [str(photo.parent)]
+    with _open(photo.parent) as ledger:
+        task = _make(ledger, _source(photo, "a_anime.png"), originals=originals)
+        Image.new("RGB", (300, 300), "blue").save(task.output)
+        assert claim(ledger, _source(photo, "a_anime.png"), False, originals) is None
+        again = claim(ledger, _source(photo, "a_anime.png"), True, originals)
+        assert again is not None and again.name == "a_anime.png"
+
+
+def test_a_photo_is_never_overwritten_through_a_link(tmp_path: Path, photo: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    original = photo.rename(archive / "b.png")
+    (photo.parent / "b.png").symlink_to(original)
+    with _open(archive) as ledger:
+        task = claim(ledger, _source(photo.parent / "b.png", "b.png"), True, [str(photo.parent)])
+        assert task is not None and task.name == "b~2.png"
+
+
+def test_what_was_killed_while_being_made_again_is_made_again(out: Path, photo: Path) -> None:
+    with _open(out) as ledger:
+        _make(ledger, _source(photo))
+    with _open(out, '{"size": 200}') as ledger:
+        task = claim(ledger, _source(photo), False, [])
+        assert task is not None
+        Image.new("RGB", (200, 200), "green").save(task.output)  # and killed before it was recorded
+    with _open(out, '{"size": 200}') as ledger:
+        assert not is_current(ledger, _source(photo))
+        assert claim(ledger, _source(photo), False, []) is not None
+
+
+def test_an_output_outlives_its_photo(tmp_path: Path, out: Path, photo: Path) -> None:
+    with _open(out) as ledger:
+        _make(ledger, _source(photo))
+    other = tmp_path / "card-2" / "a.jpg"
+    other.parent.mkdir()
+    other.write_bytes(photo.read_bytes() + b"\0")
+    photo.unlink()
+    with _open(out) as ledger:
+        assert not is_current(ledger, _source(other))
+        assert _make(ledger, _source(other)).name == "a~2.png"
+
+
+def test_an_output_of_other_settings_stays_its_owners(tmp_path: Path, out: Path, photo: Path) -> None:
+    other = tmp_path / "other" / "a.jpg"
+    other.parent.mkdir()
+    other.write_bytes(photo.read_bytes() + b"\0")
+    with _open(out) as ledger:
+        assert _make(ledger, _source(photo, "a.png")).name == "a.png"
+        assert _make(ledger, _source(photo, "a.webp")).name == "a.webp"
+        assert _make(ledger, _source(other, "a.png")).name == "a~2.png"
+        assert _make(ledger, _source(photo, "a.png")).name == "a.png"
+
+
+def test_a_name_that_was_only_claimed_is_not_ours(out: Path, photo: Path) -> None:
+    with _open(out) as ledger:
+        task = claim(ledger, _source(photo), False, [])
+        assert task is not None
+        ledger.failed(task, "the file ends too early", 0.1)
+        Image.new("RGB", (20, 20)).save(out / "a.png")  # made by hand meanwhile
+        assert claim(ledger, _source(photo), False, []) is None
+        assert not ledger.is_output(out / "a.png")
+
+
+def test_a_contact_sheet_takes_nobodys_file(out: Path, photo: Path) -> None:
+    with _open(out) as ledger:
+        _make(ledger, _source(photo, "sheet.jpg"))
+        for taken in (photo, out / "sheet.jpg"):
+            with pytest.raises(UsageError, match="contact sheet"):
+                claim_sheet(ledger, taken, True, [str(photo.parent)])
+        claim_sheet(ledger, out / "page.jpg", False, [])
+        (out / "page.jpg").write_bytes(b"a sheet")
+        claim_sheet(ledger, out / "page.jpg", False, [])
+        task = claim(ledger, _source(photo, "page.jpg"), True, [])
+        assert task is not None and task.name == "page~2.jpg"
 
 
 def test_two_inputs_from_different_runs_never_share_an_output(tmp_path: Path, out: Path, photo: Path) -> None:
@@ -106,7 +184,7 @@ def test_two_inputs_from_different_runs_never_share_an_output(tmp_path: Path, ou
     with _open(out) as ledger:
         assert _make(ledger, _source(photo)).name == "a.png"
         assert _make(ledger, _source(other)).name == "a~2.png"
-        assert ledger.is_current(_source(photo)) and ledger.is_current(_source(other))
+        assert is_current(ledger, _source(photo)) and is_current(ledger, _source(other))
 
 
 def test_an_input_folder_that_was_moved_is_recognised(tmp_path: Path, out: Path, photo: Path) -> None:
@@ -115,7 +193,7 @@ def test_an_input_folder_that_was_moved_is_recognised(tmp_path: Path, out: Path,
     moved = tmp_path / "elsewhere"
     photo.parent.rename(moved)
     with _open(out) as ledger:
-        assert ledger.is_current(_source(moved / "a.jpg"))
+        assert is_current(ledger, _source(moved / "a.jpg"))
 
 
 def test_names_that_are_no_utf8_survive(tmp_path: Path, out: Path, photo: Path) -> None:
@@ -123,7 +201,7 @@ def test_names_that_are_no_utf8_survive(tmp_path: Path, out: Path, photo: Path) 
     odd = photo.rename(tmp_path / name)
     with _open(out) as ledger:
         _make(ledger, _source(odd, os.fsdecode(b"latin-\xe9.png")))
-        assert ledger.is_current(_source(odd, os.fsdecode(b"latin-\xe9.png")))
+        assert is_current(ledger, _source(odd, os.fsdecode(b"latin-\xe9.png")))
         assert [row.source for row in ledger.rows()] == [str(odd)]
         assert b"latin-\xe9.png" in ledger.write_report().read_bytes()
 
@@ -148,7 +226,7 @@ def test_a_damaged_or_newer_ledger_is_refused(out: Path) -> None:
 
 def test_leftovers_of_a_killed_run_are_removed(out: Path, photo: Path) -> None:
     with _open(out) as ledger:
-        task = ledger.claim(_source(photo), overwrite=False)
+        task = claim(ledger, _source(photo), overwrite=False, originals=[])
         assert task is not None
         temporary_path(task.output).write_bytes(b"half")
     with _open(out) as ledger:
@@ -158,6 +236,6 @@ def test_leftovers_of_a_killed_run_are_removed(out: Path, photo: Path) -> None:
 
 
 def test_looking_changes_nothing(out: Path, photo: Path) -> None:
-    with Ledger(out, "{}", [], read_only=True) as ledger:
-        assert ledger.claim(_source(photo), overwrite=False) is not None
+    with Ledger(out, "{}", read_only=True) as ledger:
+        assert claim(ledger, _source(photo), overwrite=False, originals=[]) is not None
     assert not out.exists()

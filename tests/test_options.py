@@ -7,7 +7,7 @@ import pytest
 
 from h2a_batch import machine
 from h2a_batch.errors import UsageError
-from h2a_batch.options import Options, Workers
+from h2a_batch.options import Options, Workers, with_settings
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,22 @@ def test_a_container_quota_limits_the_cores(tmp_path: Path) -> None:
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     assert machine._cgroup_quota(tmp_path, own) == 0.5
+
+
+def test_a_container_limit_on_memory_is_seen(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/\n")
+    assert machine._cgroup_memory(tmp_path, own) == []
+    (tmp_path / "memory.max").write_text("900000000\n")
+    (tmp_path / "memory.current").write_text("100000000\n")
+    assert machine._cgroup_memory(tmp_path, own) == [800_000_000]
+    assert machine.available_memory() > 0
+
+
+def test_python_callers_may_write_plain_values() -> None:
+    options = with_settings(Options(), {"size": 512, "workers": "1:2:1", "contact_sheet": "sheet.jpg"})
+    assert (options.size, options.workers, options.contact_sheet) == ("512", Workers(1, 2, 1), Path("sheet.jpg"))
+    with pytest.raises(UsageError, match="no option is named colour"):
+        with_settings(Options(), {"colour": 1})
+    with pytest.raises(UsageError, match="wrong type"):
+        with_settings(Options(), {"quality": "high"})

@@ -10,7 +10,7 @@ import pytest
 from conftest import PHOTOS
 
 from h2a_batch.errors import UsageError
-from h2a_batch.source import Found, Ignored, Scan, Source, Unusable, check_inputs, scan
+from h2a_batch.source import LEDGER_FOLDER, Found, Ignored, Scan, Source, Unusable, check_inputs, scan
 
 PORTRAIT = sorted(PHOTOS.glob("*.jpg"))[0]
 
@@ -95,6 +95,19 @@ def test_an_input_given_twice_counts_once(tmp_path: Path) -> None:
     _put(tmp_path / "in" / "a.jpg")
     os.symlink(tmp_path / "in", tmp_path / "same")
     assert _outputs(_scan(tmp_path / "in", tmp_path / "same", tmp_path / "in" / ".")) == ["a.png"]
+
+
+def test_an_input_inside_another_is_met_there(tmp_path: Path) -> None:
+    _put(tmp_path / "in" / "a.jpg", tmp_path / "in" / "sub" / "b.jpg", tmp_path / "in" / ".hidden" / "c.jpg")
+    inputs = [tmp_path / "in", tmp_path / "in" / "sub", tmp_path / "in" / "a.jpg", tmp_path / "in" / ".hidden"]
+    assert check_inputs(inputs) == [inputs[0], inputs[3]]
+    assert check_inputs(inputs[:3], recursive=False) == inputs[:2]
+
+
+def test_the_output_folder_of_another_run_is_passed_over(tmp_path: Path) -> None:
+    _put(tmp_path / "a.jpg", tmp_path / "anime" / "a.png")
+    (tmp_path / "anime" / LEDGER_FOLDER).mkdir()
+    assert _outputs(_scan(tmp_path)) == ["a.png"]
 
 
 def test_names_in_any_script_and_no_script(tmp_path: Path) -> None:

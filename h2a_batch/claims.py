@@ -1,0 +1,133 @@
+"""Claims: which source gets which name in OUT, so that nothing of anybody's is ever overwritten unasked.
+
+A file in OUT is one of four things: an output of this source, of another source, of nobody we know (a foreign
+file), or an original. The first may be replaced unless it was edited, the third only by ``--overwrite``, the
+other two never: the next of `names.variants` is taken instead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from h2a_batch.errors import UsageError
+from h2a_batch.files import sha256_of
+from h2a_batch.image import is_complete
+from h2a_batch.ledger import Ledger, Made, Row, Task
+from h2a_batch.names import variants
+from h2a_batch.source import Source
+
+
+def is_current(ledger: Ledger, source: Source) -> bool:
+    """Whether a source's output exists, complete, made from this content with these settings."""
+    row = ledger.row(source.real) or _moved_here(ledger, source)
+    if row is None or row.state != "done" or row.settings != ledger.key or row.natural != source.output:
+        return False
+    try:
+        status = os.lstat(ledger.out / str(row.output))
+    except OSError:
+        return False
+    if status.st_size != row.output_size or row.size != source.size:
+        return False
+    if row.mtime_ns == source.mtime_ns:
+        return True
+    if _content(source) != row.sha256:
+        return False
+    ledger.execute("UPDATE files SET mtime_ns = ? WHERE source = CAST(? AS TEXT)", source.mtime_ns, source.real)
+    return True
+
+
+def claim(ledger: Ledger, source: Source, overwrite: bool, originals: Sequence[str]) -> Task | None:
+    """Give a source the name of its output and write that down; None where a foreign or edited file has it.
+
+    Args:
+        overwrite: take such a name all the same.
+        originals: real paths of the folders whose files may be originals.
+    """
+    for name in _names(ledger, source):
+        made, path = ledger.made(name), ledger.out / name
+        if made is not None and made.source != source.real:
+            continue
+        if os.path.lexists(path):
+            foreign = made is None or _is_edited(made, path)
+            if foreign and made is None and _may_be_original(ledger, path, source, originals):
+                continue
+            if foreign and not overwrite:
+                return None
+        return ledger.start(source, name)
+    return None
+
+
+def claim_sheet(ledger: Ledger, sheet: Path, overwrite: bool, originals: Sequence[str]) -> None:
+    """Reserve a file for a page of the contact sheet.
+
+    Raises:
+        UsageError: the file is there and is no sheet of ours, or it is the output of a photo.
+    """
+    name = os.path.relpath(os.path.realpath(sheet), ledger.real_out)
+    made = ledger.made(name)
+    ours = sheet in ledger.sheets()
+    if made is not None and made.source:
+        raise UsageError(f"{sheet}: a photo's output has this name", "choose another name for the contact sheet")
+    if not ours and os.path.lexists(sheet) and (not overwrite or _is_below(sheet, originals)):
+        raise UsageError(f"{sheet}: the file exists", "choose another name for the contact sheet")
+    ledger.execute("INSERT OR IGNORE INTO sheets VALUES (CAST(? AS TEXT))", str(sheet))
+    if not name.startswith(os.pardir):
+        ledger.execute("INSERT OR IGNORE INTO outputs (name, source) VALUES (CAST(? AS TEXT), '')", name)
+
+
+def _names(ledger: Ledger, source: Source) -> Iterator[str]:
+    """The names a source may have, the one it has first."""
+    row = ledger.row(source.real)
+    if row is not None and row.output is not None and row.natural == source.output:
+        yield row.output
+    folder, wanted = os.path.split(source.output)
+    for name in variants(wanted):
+        yield os.path.join(folder, name)
+
+
+def _moved_here(ledger: Ledger, source: Source) -> Row | None:
+    """The record of a source that lay elsewhere and was moved here with its content; it is brought up to date."""
+    made = ledger.made(source.output)
+    if made is None or not made.source or made.sha256 is None or os.path.lexists(made.source):
+        return None
+    row = ledger.row(made.source)
+    if row is None or row.size != source.size or _content(source) != made.sha256:
+        return None
+    for query in (
+        "UPDATE outputs SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
+        "UPDATE files SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
+    ):
+        ledger.execute(query, source.real, made.source)
+    return ledger.row(source.real)
+
+
+def _is_edited(made: Made, path: Path) -> bool:
+    """Whether somebody changed an output: not the recorded size, and yet whole. What is cut short is not edited."""
+    if path.is_symlink() or not path.is_file():
+        return True
+    return made.size is not None and made.size != path.stat().st_size and is_complete(path)
+
+
+def _may_be_original(ledger: Ledger, path: Path, source: Source, originals: Sequence[str]) -> bool:
+    if path.exists() and os.path.samefile(path, source.path):
+        return True
+    # in an OUT that lies inside an input no photos are looked for
+    inside = [root for root in originals if not ledger.real_out.startswith(root + os.sep)]
+    real_folder = os.path.realpath(path.parent)
+    if not (real_folder + os.sep).startswith(ledger.real_out + os.sep):  # a link leads out of OUT
+        inside = list(originals)
+    return _is_below(path, inside)
+
+
+def _is_below(path: Path, folders: Sequence[str]) -> bool:
+    real = os.path.join(os.path.realpath(path.parent), path.name)
+    return any(real.startswith(folder + os.sep) for folder in folders)
+
+
+def _content(source: Source) -> str | None:
+    try:
+        return sha256_of(source.path)
+    except OSError:  # the pipeline will meet it again and say so
+        return None
