@@ -23,9 +23,6 @@ class InstanceNorm(nn.Cell):
 
     (N, C, H, W) -> (N, C, H, W). Written out because nn.InstanceNorm2d has no CPU kernel, neither in MindSpore nor in
     Lite. The variance is the mean square of the difference, never E[x^2] - E[x]^2, which cancels badly in float32.
-
-    In training it is a batch norm over one picture of N * C channels, the same numbers: that kernel is fused, forward
-    and backward, and takes a fifth of the time on a CPU (`train/README.md`).
     """
 
     def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
@@ -34,25 +31,12 @@ class InstanceNorm(nn.Cell):
         # (1, C, 1, 1), not (C,): it broadcasts without a reshape in every pass.
         self.gamma = Parameter(initializer("ones", (1, channels, 1, 1)), name="gamma")
         self.beta = Parameter(initializer("zeros", (1, channels, 1, 1)), name="beta")
-        self.batch_norm = ops.BatchNorm(is_training=True, epsilon=epsilon)
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.training:
-            return self._fused(x)
         difference = x - ops.mean(x, (2, 3), True)
         variance = ops.mean(ops.square(difference), (2, 3), True)
         # The per-channel factors are multiplied first: one pass over the full-size tensor fewer.
         return difference * (ops.rsqrt(variance + self.epsilon) * self.gamma) + self.beta
-
-    def _fused(self, x: Tensor) -> Tensor:
-        pictures, channels, height, width = x.shape
-        gamma, beta = ops.reshape(self.gamma, (channels,)), ops.reshape(self.beta, (channels,))
-        if pictures > 1:
-            gamma, beta = ops.tile(gamma, (pictures,)), ops.tile(beta, (pictures,))
-        # The kernel wants running statistics to update; nobody reads them.
-        unused = ops.zeros((pictures * channels,), x.dtype)
-        y = self.batch_norm(ops.reshape(x, (1, pictures * channels, height, width)), gamma, beta, unused, unused)[0]
-        return ops.reshape(y, x.shape)
 
 
 class ReflectPad(nn.Cell):
@@ -84,58 +68,6 @@ class ReflectConv2d(nn.Conv2d):
 
     def construct(self, x: Tensor) -> Tensor:
         return super().construct(self.reflect(x))
-
-
-class FourPixels(nn.Cell):
-    """A convolution of stride 1 from many channels to a picture's three: the same sums, faster in training.
-
-    One of stride 2 makes the four pixels of each 2x2 cell as channels; its kernel, one larger, holds the weights four
-    times. That is 1.44 times the multiplications for a kernel of 5, in a third of the time on a CPU, where a matrix
-    product of three rows is slow, most of all backwards. H and W must be even; `padding` is that of the stride 1.
-    """
-
-    def __init__(self, outputs: int, kernel: int, padding: int) -> None:
-        super().__init__()
-        self.strided = ops.Conv2D(4 * outputs, kernel + 1, 1, "pad", padding, 2)
-
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        outputs, inputs, kernel, _ = weight.shape
-        # (left, right, top, bottom): the pixel at the right or bottom of its cell reads one further.
-        pads = ((0, 1, 0, 1), (1, 0, 0, 1), (0, 1, 1, 0), (1, 0, 1, 0))
-        shifted = ops.stack([ops.pad(weight, pad) for pad in pads], 1)
-        y = self.strided(x, ops.reshape(shifted, (4 * outputs, inputs, kernel + 1, kernel + 1)))
-        return ops.pixel_shuffle(y, 2) + ops.reshape(bias, (1, outputs, 1, 1))
-
-
-class OutputConv2d(nn.Conv2d):
-    """The last convolution of a generator, zero-padded: (N, i, H, W) -> (N, o, H, W)."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(inputs, outputs, kernel, 1, "pad", kernel // 2, has_bias=True, **_initial())
-        self.four_pixels = FourPixels(outputs, kernel, kernel // 2)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.four_pixels(x, self.weight, self.bias) if self.training else super().construct(x)
-
-
-class ReflectOutputConv2d(ReflectConv2d):
-    """The same, mirrored at the border."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(inputs, outputs, kernel, 1)
-        self.four_pixels = FourPixels(outputs, kernel, 0)
-
-    def construct(self, x: Tensor) -> Tensor:
-        if self.training:
-            return self.four_pixels(self.reflect(x), self.weight, self.bias)
-        return super().construct(x)
-
-
-def output_conv2d(inputs: int, outputs: int, kernel: int, padding: str) -> nn.Conv2d:
-    """The last convolution of a generator, of odd kernel."""
-    if padding not in PADDINGS:
-        raise ValueError(f"padding {padding!r}: must be one of {', '.join(PADDINGS)}")
-    return (ReflectOutputConv2d if padding == "reflect" else OutputConv2d)(inputs, outputs, kernel)
 
 
 def conv2d(
@@ -215,7 +147,7 @@ class FastGenerator(nn.Cell):
             up(c, b, 4),
             up(b, a, 4),
             up(a, last, 4),
-            output_conv2d(last, 3, 5, padding),
+            conv2d(last, 3, 5, 1, padding),
             nn.Tanh(),
         )
 
@@ -241,7 +173,7 @@ class ResNetGenerator(nn.Cell):
             *[ResidualBlock(4 * width, padding) for _ in range(blocks)],
             up(4 * width, 2 * width, 3),
             up(2 * width, width, 3),
-            output_conv2d(width, 3, 7, padding),
+            conv2d(width, 3, 7, 1, padding),
             nn.Tanh(),
         )
 
