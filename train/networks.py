@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
@@ -23,6 +24,9 @@ class InstanceNorm(nn.Cell):
 
     (N, C, H, W) -> (N, C, H, W). Written out because nn.InstanceNorm2d has no CPU kernel, neither in MindSpore nor in
     Lite. The variance is the mean square of the difference, never E[x^2] - E[x]^2, which cancels badly in float32.
+
+    In training it is a batch norm over one picture of N * C channels, the same numbers: that kernel is fused, forward
+    and backward, and takes a fifth of the time on a CPU (`train/README.md`).
     """
 
     def __init__(self, channels: int, epsilon: float = 1e-5) -> None:
@@ -31,18 +35,32 @@ class InstanceNorm(nn.Cell):
         # (1, C, 1, 1), not (C,): it broadcasts without a reshape in every pass.
         self.gamma = Parameter(initializer("ones", (1, channels, 1, 1)), name="gamma")
         self.beta = Parameter(initializer("zeros", (1, channels, 1, 1)), name="beta")
+        self.batch_norm = ops.BatchNorm(is_training=True, epsilon=epsilon)
 
     def construct(self, x: Tensor) -> Tensor:
+        if self.training:
+            return self._fused(x)
         difference = x - ops.mean(x, (2, 3), True)
         variance = ops.mean(ops.square(difference), (2, 3), True)
         # The per-channel factors are multiplied first: one pass over the full-size tensor fewer.
         return difference * (ops.rsqrt(variance + self.epsilon) * self.gamma) + self.beta
 
+    def _fused(self, x: Tensor) -> Tensor:
+        pictures, channels, height, width = x.shape
+        gamma, beta = ops.reshape(self.gamma, (channels,)), ops.reshape(self.beta, (channels,))
+        if pictures > 1:
+            gamma, beta = ops.tile(gamma, (pictures,)), ops.tile(beta, (pictures,))
+        # The kernel wants running statistics to update; nobody reads them.
+        unused = ops.zeros((pictures * channels,), x.dtype)
+        y = self.batch_norm(ops.reshape(x, (1, pictures * channels, height, width)), gamma, beta, unused, unused)[0]
+        return ops.reshape(y, x.shape)
+
 
 class ReflectPad(nn.Cell):
     """Mirrors `size` rows and columns at each border, the border itself not repeated: (H, W) -> (H+2s, W+2s).
 
-    By slices and Concat: nn.ReflectionPad2d becomes MirrorPad, which MindSpore Lite 2.0.0 does not have on CPU.
+    By slices and Concat: nn.ReflectionPad2d becomes MirrorPad, which MindSpore Lite 2.0.0 does not have on CPU. In
+    training it is MirrorPad, because the gradient of so many slices takes the compiler minutes and gigabytes.
     """
 
     def __init__(self, size: int) -> None:
@@ -50,6 +68,8 @@ class ReflectPad(nn.Cell):
         self.size = size
 
     def construct(self, x: Tensor) -> Tensor:
+        if self.training:
+            return ops.pad(x, (self.size, self.size, self.size, self.size), mode="reflect")
         height, width = x.shape[2], x.shape[3]
         above = [x[:, :, i : i + 1, :] for i in range(self.size, 0, -1)]
         below = [x[:, :, i : i + 1, :] for i in range(height - 2, height - 2 - self.size, -1)]
@@ -68,6 +88,65 @@ class ReflectConv2d(nn.Conv2d):
 
     def construct(self, x: Tensor) -> Tensor:
         return super().construct(self.reflect(x))
+
+
+class FourPixels(nn.Cell):
+    """A convolution of stride 1 from many channels to a picture's three: the same sums, faster in training.
+
+    One of stride 2 makes the four pixels of each 2x2 cell as channels; its kernel, one larger, holds the weights four
+    times. That is 1.44 times the multiplications for a kernel of 5, in a third of the time on a CPU, where a matrix
+    product of three rows is slow, most of all backwards. H and W must be even; `padding` is that of the stride 1.
+    """
+
+    def __init__(self, outputs: int, kernel: int, padding: int) -> None:
+        super().__init__()
+        self.strided = ops.Conv2D(4 * outputs, kernel + 1, 1, "pad", padding, 2)
+        # Where each weight goes: the pixel at the right or bottom of its cell reads one further.
+        places = np.zeros((kernel, kernel, 2, 2, kernel + 1, kernel + 1), np.float32)
+        for y, x, down, right in np.ndindex(kernel, kernel, 2, 2):
+            places[y, x, down, right, y + down, x + right] = 1
+        self.places = Tensor(places.reshape(kernel * kernel, -1))
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        outputs, inputs, kernel, _ = weight.shape
+        # A product with a constant, not ops.pad: the gradient of four pads differed from one run to the next.
+        moved = ops.matmul(ops.reshape(weight, (outputs * inputs, kernel * kernel)), self.places)
+        moved = ops.transpose(ops.reshape(moved, (outputs, inputs, 4, -1)), (0, 2, 1, 3))
+        y = self.strided(x, ops.reshape(moved, (4 * outputs, inputs, kernel + 1, kernel + 1)))
+        return ops.pixel_shuffle(y, 2) + ops.reshape(bias, (1, outputs, 1, 1))
+
+
+class OutputConv2d(nn.Conv2d):
+    """The last convolution of a generator, zero-padded: (N, i, H, W) -> (N, o, H, W)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel, 1, "pad", kernel // 2, has_bias=True, **_initial())
+        self.four_pixels = FourPixels(outputs, kernel, kernel // 2)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.four_pixels(x, self.weight, self.bias) if self.training else super().construct(x)
+
+
+class ReflectOutputConv2d(ReflectConv2d):
+    """The same, mirrored at the border."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel, 1)
+        self.four_pixels = FourPixels(outputs, kernel, 0)
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = self.reflect(x)
+        if self.training:
+            return self.four_pixels(x, self.weight, self.bias)
+        # Not super().construct(x): MindSpore compiles a second level of super() to an endless recursion.
+        return self.bias_add(self.conv2d(x, self.weight), self.bias)
+
+
+def output_conv2d(inputs: int, outputs: int, kernel: int, padding: str) -> nn.Conv2d:
+    """The last convolution of a generator, of odd kernel."""
+    if padding not in PADDINGS:
+        raise ValueError(f"padding {padding!r}: must be one of {', '.join(PADDINGS)}")
+    return (ReflectOutputConv2d if padding == "reflect" else OutputConv2d)(inputs, outputs, kernel)
 
 
 def conv2d(
@@ -147,7 +226,7 @@ class FastGenerator(nn.Cell):
             up(c, b, 4),
             up(b, a, 4),
             up(a, last, 4),
-            conv2d(last, 3, 5, 1, padding),
+            output_conv2d(last, 3, 5, padding),
             nn.Tanh(),
         )
 
@@ -173,12 +252,47 @@ class ResNetGenerator(nn.Cell):
             *[ResidualBlock(4 * width, padding) for _ in range(blocks)],
             up(4 * width, 2 * width, 3),
             up(2 * width, width, 3),
-            conv2d(width, 3, 7, 1, padding),
+            output_conv2d(width, 3, 7, padding),
             nn.Tanh(),
         )
 
     def construct(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+class UNetGenerator(nn.Cell):
+    """The U-Net of pix2pix (arXiv 1611.07004, appendix 6.1.1) as `unet_256` of pytorch-CycleGAN-and-pix2pix has it.
+
+    `depth` strided 4x4 convolutions to 1/2**depth of the size, as many transposed ones back, each level joined with its
+    mirror image by concatenation; instance norm except at the outermost and the innermost convolution; no dropout. H
+    and W must be divisible by 2**depth: 256 with the default. No inference form (`train.inference`) is known yet.
+    """
+
+    def __init__(self, width: int = 64, depth: int = 8) -> None:
+        super().__init__()
+        channels = [3, *(width * min(2**level, 8) for level in range(depth))]
+        self.depth = depth
+        self.downs, self.ups = nn.CellList(), nn.CellList()
+        for level in range(depth):
+            inputs, outputs = channels[level], channels[level + 1]
+            down_cells = [nn.LeakyReLU(0.2)] * (level > 0) + [_patch_conv(inputs, outputs, 2)]
+            self.downs.append(nn.SequentialCell(*down_cells, *_norm_if(0 < level < depth - 1, outputs)))
+            joined = outputs if level == depth - 1 else 2 * outputs
+            conv = nn.Conv2dTranspose(joined, inputs, 4, 2, "pad", 1, has_bias=True, **_initial())
+            self.ups.append(nn.SequentialCell(nn.ReLU(), conv, *_norm_if(level > 0, inputs)))
+
+    def construct(self, x: Tensor) -> Tensor:
+        levels = []
+        for down_cell in self.downs:
+            x = down_cell(x)
+            levels.append(x)
+        for level in range(self.depth - 1, 0, -1):
+            x = ops.concat((levels[level - 1], self.ups[level](x)), 1)
+        return ops.tanh(self.ups[0](x))
+
+
+def _norm_if(wanted: bool, channels: int) -> list[nn.Cell]:
+    return [InstanceNorm(channels)] if wanted else []
 
 
 class PatchDiscriminator(nn.SequentialCell):
@@ -210,6 +324,7 @@ GENERATORS: dict[str, Callable[..., nn.Cell]] = {
     "fast": FastGenerator,
     "resnet-9": lambda **options: ResNetGenerator(9, **options),
     "resnet-6": lambda **options: ResNetGenerator(6, **options),
+    "unet-256": UNetGenerator,
 }
 
 

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     networks = read_weights(options.weights)
     if options.network not in networks:
         raise TrainError(f"{options.weights} has no network {options.network!r}: it has {', '.join(networks)}")
-    generator = build_generator(card["generator"]["network"])
+    generator = build_generator(card["generator"]["network"], **card["generator"].get("options", {}))
     load_network(generator, networks[options.network])
     card["weights"] |= {"network": options.network, "sha256": sha256_of(options.weights)}
     pictures = read_pictures(options.images, card) if options.images else []

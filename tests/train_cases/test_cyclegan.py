@@ -1,0 +1,170 @@
+"""CycleGAN: the losses against numpy, the pool, the compiled steps, the training forms of layers, the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+from train_support import Array, forward, shake
+
+from train.config import Config
+from train.cyclegan import CycleGAN, ImagePool, Weights, lsgan, luminance, vanilla
+from train.networks import FastGenerator, InstanceNorm, UNetGenerator, build_generator, output_conv2d
+
+OPTIONS: dict[str, object] = {"channels": [8, 8, 16], "blocks": 1, "last": 8}
+
+
+@pytest.fixture(scope="module")
+def model() -> CycleGAN:
+    ms.set_seed(0)
+    return CycleGAN("fast", OPTIONS, 8, 0.5, Weights(cycle=10, identity=5))
+
+
+def pictures(seed: int, count: int = 1) -> Array:
+    return np.random.default_rng(seed).uniform(-1, 1, (count, 3, 64, 64)).astype(np.float32)
+
+
+def values(parameters: Iterable[ms.Parameter]) -> list[Array]:
+    return [p.asnumpy().copy() for p in parameters]  # asnumpy is a view of what the next step changes
+
+
+def test_gan_losses_are_the_formulas() -> None:
+    score = np.array([[-200.0, -1.5, 0.0, 0.3, 200.0]], np.float32)
+    for target in (0.0, 1.0):
+        assert float(lsgan(Tensor(score), target)) == pytest.approx(((score - target) ** 2).mean(), rel=1e-6)
+        exact = np.logaddexp(0, (1 - 2 * target) * score.astype(np.float64)).mean()  # -log of the sigmoid of +-score
+        assert float(vanilla(Tensor(score), target)) == pytest.approx(exact, rel=1e-5)
+
+
+def test_luminance_is_the_mean_of_16x16_cells() -> None:
+    x = pictures(3)
+    expected = x.reshape(1, 3, 4, 16, 4, 16).mean((1, 3, 5))[:, None]
+    np.testing.assert_allclose(luminance(Tensor(x)).asnumpy(), expected, atol=1e-6)
+
+
+def test_the_generators_loss_is_the_papers(model: CycleGAN) -> None:
+    """Equations 1 to 3 written out with forward passes of the networks and numpy."""
+    x, y = pictures(0), pictures(1)
+    g, f, d_x, d_y = (
+        lambda z, c=cell: c(Tensor(z)).asnumpy() for cell in (model.g_ab, model.g_ba, model.d_a, model.d_b)
+    )
+    fake_b, fake_a = g(x), f(y)
+    gan = ((d_y(fake_b) - 1) ** 2).mean() + ((d_x(fake_a) - 1) ** 2).mean()
+    cycle = np.abs(f(fake_b) - x).mean() + np.abs(g(fake_a) - y).mean()
+    identity = np.abs(g(y) - y).mean() + np.abs(f(x) - x).mean()
+    for with_identity, expected in ((True, gan + 10 * cycle + 5 * identity), (False, gan + 10 * cycle)):
+        total = model.generator_loss(Tensor(x), Tensor(y), Tensor(0.0), with_identity, False)[0]
+        assert float(total) == pytest.approx(expected, rel=1e-4)
+    d = 0.5 * (((d_x(x) - 1) ** 2).mean() + (d_x(fake_a) ** 2).mean())
+    values = model.discriminator_loss(Tensor(x), Tensor(y), Tensor(fake_a), Tensor(fake_b))
+    assert float(values[1]) == pytest.approx(d, rel=1e-4)
+
+
+def test_steps_lower_the_loss_of_a_fixed_batch(model: CycleGAN) -> None:
+    x, y = pictures(0), pictures(1)
+    before_d = values(model.d_parameters)
+    totals = []
+    for _ in range(4):
+        losses, fake_b, fake_a = model.train_generators(x, y, 1e-3, identity=True)
+        totals.append(sum(losses[n] for n in ("gan_ab", "gan_ba")) + 10 * (losses["cycle_a"] + losses["cycle_b"]))
+    assert totals[1] < totals[0] and totals[3] < totals[1]
+    assert all((a == b.asnumpy()).all() for a, b in zip(before_d, model.d_parameters, strict=True))
+    before_g = values(model.g_parameters)
+    scores = [sum(model.train_discriminators(x, y, fake_a, fake_b, 1e-3).values()) for _ in range(3)]
+    assert scores[2] < scores[0]
+    assert all((a == b.asnumpy()).all() for a, b in zip(before_g, model.g_parameters, strict=True))
+
+
+def test_adams_first_step_is_the_rate(model: CycleGAN) -> None:
+    """m / sqrt(v) is the gradient's sign then, so no weight moves by more than the rate, and most by just that."""
+    fresh = CycleGAN("fast", OPTIONS, 8, 0.5, Weights())
+    x, y = pictures(0), pictures(1)
+    fake_a, fake_b = pictures(2), pictures(3)
+    weights = [p for p in fresh.d_parameters if p.name.endswith("weight")]
+    old = values(weights)
+    fresh.train_discriminators(x, y, fake_a, fake_b, 1e-3)
+    moved = [np.abs(p.asnumpy() - before) for p, before in zip(weights, old, strict=True)]
+    assert max(m.max() for m in moved) == pytest.approx(1e-3, rel=1e-2)
+    assert np.median(np.concatenate([m.ravel() for m in moved])) == pytest.approx(1e-3, rel=1e-2)
+    old = values(weights)
+    fresh.train_discriminators(x, y, fake_a, fake_b, 0.0)  # a rate that changes reaches the compiled step
+    assert all(np.array_equal(p.asnumpy(), before) for p, before in zip(weights, old, strict=True))
+
+
+def test_the_average_follows_the_generators(model: CycleGAN) -> None:
+    old = values(model.ema_parameters)
+    model.average(0.75)
+    for before, after, new in zip(old, model.ema_parameters, model.g_parameters, strict=True):
+        np.testing.assert_allclose(after.asnumpy(), 0.75 * before + 0.25 * new.asnumpy(), atol=1e-6)
+
+
+def test_the_pool_keeps_then_exchanges() -> None:
+    pool, random = ImagePool(3), np.random.default_rng(0)
+    images = [np.full((1, 3, 2, 2), i, np.float32) for i in range(400)]
+    assert [int(pool.query(image, random)[0, 0, 0, 0]) for image in images[:3]] == [0, 1, 2]
+    returned = [int(pool.query(image, random)[0, 0, 0, 0]) for image in images[3:]]
+    older = sum(given != number for number, given in enumerate(returned, 3))
+    assert 150 < older < 250  # half of 397
+    assert len(pool.images) == 3
+    assert len([r for r in returned if r < 3]) <= 3  # an image leaves the pool once
+    nothing = ImagePool(0)
+    assert nothing.query(images[5], random)[0, 0, 0, 0] == 5 and not nothing.images
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_fused_instance_norm_is_the_plain_one(count: int, small_picture: Array) -> None:
+    norm = shake(InstanceNorm(3))
+    x = np.concatenate([small_picture + 10 * i for i in range(count)])
+    seed = np.random.default_rng(9).normal(size=x.shape).astype(np.float32)
+
+    def loss(z: Tensor) -> Tensor:
+        return ops.sum(norm(z) * Tensor(seed))
+
+    results = []
+    for training in (False, True):
+        norm.set_train(training)
+        (dx, dw) = ms.grad(loss, 0, norm.trainable_params())(Tensor(x))
+        results.append([norm(Tensor(x)).asnumpy(), dx.asnumpy(), *(d.asnumpy() for d in dw)])
+    for plain, fused in zip(*results, strict=True):
+        np.testing.assert_allclose(fused, plain, atol=2e-3 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect"])
+@pytest.mark.parametrize("kernel", [5, 7])
+def test_the_last_convolution_is_the_same_in_training(kernel: int, padding: str, small_picture: Array) -> None:
+    conv = shake(nn.SequentialCell(output_conv2d(3, 2, kernel, padding)))
+    plain = forward(conv, small_picture)
+    np.testing.assert_allclose(conv.set_train(True)(Tensor(small_picture)).asnumpy(), plain, atol=1e-5)
+
+
+def test_a_generator_is_the_same_in_training() -> None:
+    generator = shake(FastGenerator((8, 8, 16), 1, 8))
+    plain = forward(generator, pictures(4, 2))
+    np.testing.assert_allclose(generator.set_train(True)(Tensor(pictures(4, 2))).asnumpy(), plain, atol=1e-4)
+
+
+def test_the_unet_has_the_papers_size_and_learns() -> None:
+    """54.4 million weights, as unet_256 of the PyTorch code has, plus biases and factors of norms."""
+    count = sum(p.size for p in build_generator("unet-256").get_parameters())
+    assert count == pytest.approx(54.41e6, rel=1e-3)
+    unet = shake(UNetGenerator(4, 5))
+    assert forward(unet, pictures(4, 2)).shape == (2, 3, 64, 64)
+    gradients = ms.grad(lambda z: ops.sum(ops.square(unet(z))), None, unet.trainable_params())(Tensor(pictures(4)))
+    weights = [p.name for p in unet.trainable_params()]
+    assert all(np.abs(g.asnumpy()).max() > 0 for g, name in zip(gradients, weights, strict=True) if "weight" in name)
+
+
+def test_the_rate_is_constant_then_falls_to_zero() -> None:
+    config = Config("x", steps=10, decay_steps=4, rate=1.0)
+    assert [config.rate_at(step) for step in range(1, 11)] == pytest.approx([1] * 6 + [0.8, 0.6, 0.4, 0.2])
+
+
+def test_terms_have_their_own_schedules() -> None:
+    config = Config("x", identity_every=4, luminance=0.5, luminance_start=4.0, luminance_steps=100)
+    assert [step for step in range(1, 10) if config.identity_at(step)] == [4, 8]
+    assert [config.luminance_at(step) for step in (0, 50, 100, 500)] == [4, 2, 0.5, 0.5]
+    assert (config.ema_at(500), config.ema_at(501)) == (0.95, 0.998)
+    assert Config("x", start="w.npz").ema_at(1) == 0.998

@@ -1,0 +1,152 @@
+"""The configuration of a training run: one frozen dataclass, one TOML file, any field set from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from train.errors import TrainError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "dict[str, Any]": (dict,)}
+GANS = ("lsgan", "vanilla")
+AT_LEAST_1 = ("size", "batch", "steps", "identity_every", "log_every", "sample_every", "save_every", "collapse_steps")
+NOT_NEGATIVE = ("decay_steps", "pool", "rate", "d_rate", "cycle", "identity", "luminance", "luminance_start")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Defaults are those of the CycleGAN paper (section 4 and appendix 7.1), with the generator of this project."""
+
+    name: str
+    # Data: the folder, and its folders of the two domains. Relative to where the command runs.
+    data: str = ""
+    domain_a: str = "trainA"
+    domain_b: str = "trainB"
+    size: int = 256
+    smallest_crop: float = 0.89  # of the side; 256 / 286 in the paper's code
+    flip: float = 0.5  # the probability
+    # Networks
+    generator: str = "fast"
+    generator_options: dict[str, Any] = field(default_factory=dict)
+    d_width: int = 64
+    start: str = ""  # weights (.npz) to start from
+    # Loss
+    gan: str = "lsgan"
+    cycle: float = 10.0
+    identity: float = 5.0
+    identity_every: int = 1
+    luminance: float = 0.0
+    luminance_start: float = 0.0  # falls to 0, at least `luminance`, in `luminance_steps`
+    luminance_steps: int = 2500
+    pool: int = 50
+    # Optimisation
+    steps: int = 200_000
+    decay_steps: int = 100_000  # the last ones, in which the rate falls linearly to 0
+    batch: int = 1
+    rate: float = 2e-4
+    d_rate: float = 1.0  # times `rate`
+    beta1: float = 0.5
+    ema: float = 0.998
+    ema_start: float = 0.95  # in the first `ema_start_steps`
+    ema_start_steps: int = 500
+    seed: int = 0
+    # The run
+    log_every: int = 10
+    sample_every: int = 500
+    save_every: int = 1000
+    samples: int = 8
+    collapse_steps: int = 300  # ends the run after so many collapsed ones in a row
+
+    def __post_init__(self) -> None:
+        for name in AT_LEAST_1:
+            _require(getattr(self, name) >= 1, name, self, "must be 1 or more")
+        for name in NOT_NEGATIVE:
+            _require(getattr(self, name) >= 0, name, self, "must not be negative")
+        _require(self.gan in GANS, "gan", self, f"must be one of {', '.join(GANS)}")
+        _require(0 < self.smallest_crop <= 1, "smallest_crop", self, "must be above 0, at most 1")
+        for name in ("flip", "beta1", "ema", "ema_start"):
+            _require(0 <= getattr(self, name) <= 1, name, self, "must be between 0 and 1")
+        _require(self.decay_steps <= self.steps, "decay_steps", self, f"must not be more than steps ({self.steps})")
+        _require(self.size % 16 == 0, "size", self, "must be divisible by 16")
+
+    def rate_at(self, step: int) -> float:
+        """Constant, then linearly towards 0 in the last `decay_steps`; steps count from 1."""
+        return self.rate * min(1.0, (self.steps + 1 - step) / (self.decay_steps + 1))
+
+    def luminance_at(self, step: int) -> float:
+        falling = 0.0 if self.luminance_steps < 1 else self.luminance_start * (1 - step / self.luminance_steps)
+        return max(self.luminance, falling)
+
+    def identity_at(self, step: int) -> bool:
+        return self.identity > 0 and step % self.identity_every == 0
+
+    def ema_at(self, step: int) -> float:
+        warm = self.ema_start_steps if not self.start else 0
+        return self.ema if step > warm else self.ema_start
+
+    def toml(self) -> str:
+        """What `read_config` reads back as the same."""
+        fields = dataclasses.asdict(self)
+        options = fields.pop("generator_options")
+        lines = [f"{name} = {_toml(value)}" for name, value in fields.items()]
+        lines += ["", "[generator_options]"] * bool(options)
+        return "\n".join([*lines, *(f"{name} = {_toml(value)}" for name, value in options.items())]) + "\n"
+
+
+def read_config(path: Path, settings: Iterable[str] = ()) -> Config:
+    """The TOML file with `field=value` settings laid over it; `generator_options.blocks=6` reaches into the table."""
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TrainError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainError(f"{path}: not a TOML file: {error}") from error
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise TrainError(f"--set {setting}: must be FIELD=VALUE")
+        table, dot, option = name.strip().partition(".")
+        target = fields.setdefault(table, {}) if dot else fields
+        if not isinstance(target, dict):
+            raise TrainError(f"--set {setting}: {table!r} is not a table")
+        target[option if dot else table] = _value(value.strip())
+    return config_from(fields, path)
+
+
+def config_from(fields: Mapping[str, Any], origin: object) -> Config:
+    known = {f.name: str(f.type) for f in dataclasses.fields(Config)}
+    for name, value in fields.items():
+        if name not in known:
+            raise TrainError(f"{origin}: unknown field {name!r}; known are {', '.join(known)}")
+        if not isinstance(value, KINDS[known[name]]) or isinstance(value, bool):
+            raise TrainError(f"{origin}: {name} = {value!r}: must be {known[name]}")
+    if "name" not in fields:
+        raise TrainError(f"{origin}: needs a name")
+    converted = {name: float(value) if known[name] == "float" else value for name, value in fields.items()}
+    return Config(**converted)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a word without quotes
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _require(holds: bool, name: str, config: Config, message: str) -> None:
+    if not holds:
+        raise TrainError(f"{name} = {getattr(config, name)!r}: {message}")

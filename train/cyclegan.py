@@ -1,0 +1,222 @@
+"""CycleGAN (arXiv 1703.10593): its losses, the pool of generated images, and one training step as compiled functions.
+
+X is the domain A (faces), Y the domain B (anime); G = G_AB, F = G_BA. Pictures are (N, 3, H, W) float32 in [-1, 1],
+scores of the discriminators (N, 1, h, w) without sigmoid. Equation numbers are the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mindspore as ms
+import numpy as np
+from mindspore import ParameterTuple, Tensor, nn, ops
+from numpy.typing import NDArray
+
+from train.networks import PatchDiscriminator, build_generator
+
+Array = NDArray[np.float32]
+Compiled = Callable[..., tuple[Tensor, ...]]
+
+GENERATOR_LOSSES = ("gan_ab", "gan_ba", "cycle_a", "cycle_b", "identity_a", "identity_b", "luminance")
+DISCRIMINATOR_LOSSES = ("d_a", "d_b")
+LUMINANCE_CELL = 16
+
+
+def lsgan(score: Tensor, target: float) -> Tensor:
+    """Least squares (section 4, "Training details"; arXiv 1611.04076): E[(D - target)^2]."""
+    return ops.mean(ops.square(score - target))
+
+
+def vanilla(score: Tensor, target: float) -> Tensor:
+    """Equation 1, as the cross entropy with sigmoid(score), in the form that cannot overflow."""
+    return ops.mean(ops.relu(score) - target * score + ops.log(1.0 + ops.exp(-ops.abs(score))))
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """E[|a - b|], the norm of the cycle and identity losses."""
+    return ops.mean(ops.abs(a - b))
+
+
+def luminance(x: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (N, 1, H / 16, W / 16): the mean of all channels over cells of 16x16 pixels."""
+    return ops.avg_pool2d(ops.mean(x, 1, True), LUMINANCE_CELL, LUMINANCE_CELL)
+
+
+GAN_LOSSES = {"lsgan": lsgan, "vanilla": vanilla}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The factors of the loss terms; the adversarial ones have 1."""
+
+    gan: str = "lsgan"
+    cycle: float = 10.0
+    identity: float = 5.0
+
+
+class CycleGAN:
+    """Four networks, the moving averages of the generators, two optimizers, and the compiled steps over them."""
+
+    def __init__(
+        self, generator: str, options: dict[str, object], d_width: int, beta1: float, weights: Weights
+    ) -> None:
+        self.weights = weights
+        self.g_ab, self.g_ba = (build_generator(generator, **options) for _ in "ab")
+        self.d_a, self.d_b = PatchDiscriminator(d_width), PatchDiscriminator(d_width)
+        self.ema_ab, self.ema_ba = (build_generator(generator, **options) for _ in "ab")
+        for name, cell in self.networks().items():
+            cell.update_parameters_name(f"{name}.")
+            cell.set_train(not name.startswith("ema"))
+        self.g_parameters = ParameterTuple([*self.g_ab.trainable_params(), *self.g_ba.trainable_params()])
+        self.d_parameters = ParameterTuple([*self.d_a.trainable_params(), *self.d_b.trainable_params()])
+        self.ema_parameters = ParameterTuple([*self.ema_ab.trainable_params(), *self.ema_ba.trainable_params()])
+        self.g_optimizer = nn.Adam(self.g_parameters, 1e-4, beta1)
+        self.d_optimizer = nn.Adam(self.d_parameters, 1e-4, beta1)
+        self._average = _Average(self.ema_parameters, self.g_parameters)
+        self._compiled: dict[object, Compiled] = {}
+        self.restart_average()
+
+    def networks(self) -> dict[str, nn.Cell]:
+        """By the names that files of weights use; `ema` is the average of `gab`, as the PyTorch twin writes it."""
+        return {
+            "gab": self.g_ab,
+            "gba": self.g_ba,
+            "da": self.d_a,
+            "db": self.d_b,
+            "ema": self.ema_ab,
+            "ema_ba": self.ema_ba,
+        }
+
+    def generator_loss(self, x: Tensor, y: Tensor, gray: Tensor, identity: bool, light: bool) -> tuple[Tensor, ...]:
+        """Equation 3 for G and F, with the identity loss of section 5.2 ("photo generation from paintings").
+
+        Returns the total, then GENERATOR_LOSSES in their order (terms before their factors), then G(x) and F(y).
+        """
+        gan, zero = GAN_LOSSES[self.weights.gan], ops.zeros((), ms.float32)
+        identity_a = identity_b = tone = zero
+        if identity:  # G(x) and G(y) in one pass: instance norm keeps pictures apart
+            n = x.shape[0]
+            both_b, both_a = self.g_ab(ops.concat((x, y))), self.g_ba(ops.concat((y, x)))
+            fake_b, fake_a = both_b[:n], both_a[:n]
+            identity_b, identity_a = l1(both_b[n:], y), l1(both_a[n:], x)  # E|G(y) - y|, E|F(x) - x|
+        else:
+            fake_b, fake_a = self.g_ab(x), self.g_ba(y)
+        gan_ab, gan_ba = gan(self.d_b(fake_b), 1.0), gan(self.d_a(fake_a), 1.0)  # equation 1: G and F to fool D
+        cycle_a, cycle_b = l1(self.g_ba(fake_b), x), l1(self.g_ab(fake_a), y)  # equation 2: F(G(x)) = x, G(F(y)) = y
+        if light:
+            tone = l1(luminance(fake_b), luminance(x)) + l1(luminance(fake_a), luminance(y))
+        w = self.weights
+        total = gan_ab + gan_ba + w.cycle * (cycle_a + cycle_b) + w.identity * (identity_a + identity_b) + gray * tone
+        return total, gan_ab, gan_ba, cycle_a, cycle_b, identity_a, identity_b, tone, fake_b, fake_a
+
+    def discriminator_loss(self, x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor) -> tuple[Tensor, ...]:
+        """Equation 1 for D_X and D_Y, halved (section 4): the total, then DISCRIMINATOR_LOSSES."""
+        gan = GAN_LOSSES[self.weights.gan]
+        d_a = 0.5 * (gan(self.d_a(x), 1.0) + gan(self.d_a(fake_a), 0.0))
+        d_b = 0.5 * (gan(self.d_b(y), 1.0) + gan(self.d_b(fake_b), 0.0))
+        return d_a + d_b, d_a, d_b
+
+    def train_generators(
+        self, x: Array, y: Array, rate: float, identity: bool = True, gray: float = 0.0
+    ) -> tuple[dict[str, float], Array, Array]:
+        """One Adam step of G and F: their losses by name, then G(x) and F(y) of before the step."""
+        step = self._generator_step(identity, gray > 0)
+        _, *terms, fake_b, fake_a = step(Tensor(rate, ms.float32), Tensor(x), Tensor(y), Tensor(gray, ms.float32))
+        losses = {name: float(term) for name, term in zip(GENERATOR_LOSSES, terms, strict=True)}
+        return losses, fake_b.asnumpy(), fake_a.asnumpy()
+
+    def train_discriminators(self, x: Array, y: Array, fake_a: Array, fake_b: Array, rate: float) -> dict[str, float]:
+        """One Adam step of D_X and D_Y: their losses by name."""
+        step = self._discriminator_step()
+        _, *terms = step(Tensor(rate, ms.float32), Tensor(x), Tensor(y), Tensor(fake_a), Tensor(fake_b))
+        return {name: float(term) for name, term in zip(DISCRIMINATOR_LOSSES, terms, strict=True)}
+
+    def average(self, decay: float) -> None:
+        """ema = decay ema + (1 - decay) G, for every weight of both generators."""
+        self._average(Tensor(1 - decay, ms.float32))
+
+    def restart_average(self) -> None:
+        """The averages start as the generators are."""
+        for old, new in zip(self.ema_parameters, self.g_parameters, strict=True):
+            old.set_data(Tensor(new.asnumpy()))
+
+    def _generator_step(self, identity: bool, light: bool) -> Compiled:
+        key = ("g", identity, light)
+        if key not in self._compiled:
+
+            def loss(x: Tensor, y: Tensor, gray: Tensor) -> tuple[Tensor, ...]:
+                return self.generator_loss(x, y, gray, identity, light)
+
+            self._compiled[key] = _compiled_step(loss, self.g_optimizer, self.g_parameters)
+        return self._compiled[key]
+
+    def _discriminator_step(self) -> Compiled:
+        if "d" not in self._compiled:
+
+            def loss(x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor) -> tuple[Tensor, ...]:
+                return self.discriminator_loss(x, y, fake_a, fake_b)
+
+            self._compiled["d"] = _compiled_step(loss, self.d_optimizer, self.d_parameters)
+        return self._compiled["d"]
+
+
+def _compiled_step(loss: Compiled, optimizer: nn.Optimizer, parameters: ParameterTuple) -> Compiled:
+    """One graph of forward and backward, one of the update; `loss` returns what to minimise, then what to report.
+
+    Two graphs, because one of both takes half as long again: its updates keep the runtime from overlapping the rest.
+    """
+    gradients = ms.jit(ms.value_and_grad(loss, None, parameters, has_aux=True))
+    current_rate = optimizer.learning_rate
+
+    @ms.jit
+    def update(rate: Tensor, *gradient: Tensor) -> Tensor:
+        # In the graph: a compiled graph does not see what set_data does to the parameter later.
+        ops.assign(current_rate, rate)
+        return ops.depend(rate, optimizer(gradient))
+
+    def step(rate: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
+        values, gradient = gradients(*batch)
+        update(rate, *gradient)
+        return values
+
+    return step
+
+
+class _Average(nn.Cell):
+    """old = old + share (new - old), for two lists of parameters."""
+
+    def __init__(self, old: ParameterTuple, new: ParameterTuple) -> None:
+        super().__init__()
+        self.old, self.new = old, new
+
+    @ms.jit
+    def construct(self, share: Tensor) -> Tensor:
+        for i in range(len(self.old)):
+            ops.assign(self.old[i], self.old[i] + share * (self.new[i] - self.old[i]))
+        return share
+
+
+class ImagePool:
+    """The history of generated images (section 4; Shrivastava et al., arXiv 1612.07828), `size` deep.
+
+    Until it is full it keeps and returns what comes; then each image is, with probability 1/2, exchanged for a random
+    older one. Size 0 returns everything as it comes.
+    """
+
+    def __init__(self, size: int = 50) -> None:
+        self.size = size
+        self.images: list[Array] = []
+
+    def query(self, batch: Array, random: np.random.Generator) -> Array:
+        """(N, 3, H, W) -> the same shape, for the discriminator."""
+        result = []
+        for image in batch:
+            if len(self.images) < self.size:
+                self.images.append(image.copy())
+            elif self.size and random.random() < 0.5:
+                place = int(random.integers(self.size))
+                image, self.images[place] = self.images[place], image.copy()
+            result.append(image)
+        return np.stack(result)
