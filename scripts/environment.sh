@@ -55,6 +55,13 @@ install_lite() {
   touch "$venv/.lite-rebuilt"
 }
 
+# PyTorch for CPUs: the one on PyPI brings gigabytes of CUDA. Where its index is out of reach, PyPI's has to do.
+install_small_torch() {
+  "$venv/bin/python" -c 'import torch' >/dev/null 2>&1 && return
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 1 "torch>=2.6" \
+    --index-url https://download.pytorch.org/whl/cpu >>"$root/.venv.log" 2>&1 || true
+}
+
 # prepare_environment EXTRAS: brings .venv up to date; takes no time when it is.
 prepare_environment() {
   local stamp=$venv/.stamp${1:+-${1//,/-}} now
@@ -66,6 +73,7 @@ prepare_environment() {
     make_venv
     : >"$root/.venv.log"
     say "installing packages into $venv"
+    case ",$1," in *,eval,* | *,torch,*) install_small_torch ;; esac
     pip_install -e "$root${1:+[$1]}"
     install_lite
     printf '%s' "$now" >"$stamp"
