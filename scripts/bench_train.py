@@ -49,7 +49,7 @@ def bench(path: Path, rounds: int, python: str) -> None:
     shape = (config.batch, 3, config.size, config.size)
     x, y = (np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32) for seed in (0, 1))
     parts = mindspore_parts(model, x, y)
-    plan = {"shape": shape, "cycle": config.cycle, "g": layers(model.g_ab), "d": layers(model.d_a)}
+    plan = {"shape": shape, "cycle": config.cycle, "g": layers(model.g_ab), "d": layers(model.d_a[0])}
     command = [python, str(Path(__file__)), "--torch-side"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as torch_side:
         ask(torch_side, json.dumps(plan))
@@ -67,8 +67,10 @@ def bench(path: Path, rounds: int, python: str) -> None:
 def mindspore_parts(model: Any, x: Any, y: Any) -> dict[str, Callable[[], None]]:
     """What is timed, without identity loss, as most steps of the shipped config are."""
     import mindspore as ms
+    import numpy as np
     from mindspore import Tensor
 
+    random = np.random.default_rng(0)
     a, b, zero = Tensor(x), Tensor(y), Tensor(0.0, ms.float32)
 
     def loss(a: Tensor, b: Tensor) -> Any:
@@ -79,9 +81,9 @@ def mindspore_parts(model: Any, x: Any, y: Any) -> dict[str, Callable[[], None]]
     return {
         "G forward": lambda: forward(a, b)[0].asnumpy(),
         "G forward + backward": lambda: [gradient.asnumpy() for gradient in backward(a, b)[1]],
-        "G step": lambda: model.train_generators(x, y, 1e-6, identity=False),
-        "D step": lambda: model.train_discriminators(x, y, y, x, 1e-6),
-        "G step, identity": lambda: model.train_generators(x, y, 1e-6, identity=True),
+        "G step": lambda: model.train_generators(x, y, 1e-6, False, 0.0, random=random),
+        "D step": lambda: model.train_discriminators(x, y, y, x, 1e-6, random=random),
+        "G step, identity": lambda: model.train_generators(x, y, 1e-6, True, 0.0, random=random),
     }
 
 

@@ -19,7 +19,11 @@ else:
 
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "dict[str, Any]": (dict,)}
 GANS = ("lsgan", "vanilla")
-AT_LEAST_1 = ("size", "batch", "steps", "identity_every", "log_every", "sample_every", "save_every", "collapse_steps")
+DIFFAUGMENT = ("color", "translation")  # the policies of `train.diffaugment`
+AT_LEAST_1 = (
+    *("size", "d_width", "d_scales", "batch", "steps"),
+    *("identity_every", "log_every", "sample_every", "save_every", "collapse_steps"),
+)
 NOT_NEGATIVE = ("decay_steps", "pool", "rate", "d_rate", "cycle", "identity", "luminance", "luminance_start")
 
 
@@ -39,6 +43,8 @@ class Config:
     generator: str = "fast"
     generator_options: dict[str, Any] = field(default_factory=dict)
     d_width: int = 64
+    d_scales: int = 1  # discriminators a domain, each at half the size of the one before (pix2pixHD)
+    diffaugment: str = ""  # "color,translation" or one of them
     start: str = ""  # weights (.npz) to start from
     # Loss
     gan: str = "lsgan"
@@ -73,6 +79,8 @@ class Config:
         for name in NOT_NEGATIVE:
             _require(getattr(self, name) >= 0, name, self, "must not be negative")
         _require(self.gan in GANS, "gan", self, f"must be one of {', '.join(GANS)}")
+        parts = set(filter(None, self.diffaugment.split(",")))
+        _require(parts <= set(DIFFAUGMENT), "diffaugment", self, f"must be of {', '.join(DIFFAUGMENT)}, with commas")
         _require(0 < self.smallest_crop <= 1, "smallest_crop", self, "must be above 0, at most 1")
         for name in ("flip", "beta1", "ema", "ema_start"):
             _require(0 <= getattr(self, name) <= 1, name, self, "must be between 0 and 1")

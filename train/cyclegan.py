@@ -2,6 +2,9 @@
 
 X is the domain A (faces), Y the domain B (anime); G = G_AB, F = G_BA. Pictures are (N, 3, H, W) float32 in [-1, 1],
 scores of the discriminators (N, 1, h, w) without sigmoid. Equation numbers are the paper's.
+
+Two additions, off unless asked for: discriminators of several scales (pix2pixHD, arXiv 1711.11585, section 3.2), which
+see more of a face than 70x70 pixels, and DiffAugment (`train.diffaugment`), for sets of few pictures.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from numpy.typing import NDArray
 
+from train.diffaugment import Draw, augment, draw
 from train.networks import PatchDiscriminator, build_generator
 
 Array = NDArray[np.float32]
@@ -57,20 +61,31 @@ class Weights:
 
 
 class CycleGAN:
-    """Four networks, the moving averages of the generators, two optimizers, and the compiled steps over them."""
+    """The networks, the moving averages of the generators, two optimizers, and the compiled steps over them.
+
+    `d_scales` discriminators a domain, each at half the size of the one before; `policy`: of `train.diffaugment`.
+    """
 
     def __init__(
-        self, generator: str, options: dict[str, object], d_width: int, beta1: float, weights: Weights
+        self,
+        generator: str,
+        options: dict[str, object],
+        d_width: int,
+        beta1: float,
+        weights: Weights,
+        d_scales: int = 1,
+        policy: str = "",
     ) -> None:
         self.weights = weights
+        self.policy = policy
         self.g_ab, self.g_ba = (build_generator(generator, **options) for _ in "ab")
-        self.d_a, self.d_b = PatchDiscriminator(d_width), PatchDiscriminator(d_width)
+        self.d_a, self.d_b = (tuple(PatchDiscriminator(d_width) for _ in range(d_scales)) for _ in "ab")
         self.ema_ab, self.ema_ba = (build_generator(generator, **options) for _ in "ab")
         for name, cell in self.networks().items():
             cell.update_parameters_name(f"{name}.")
             cell.set_train(not name.startswith("ema"))
         self.g_parameters = ParameterTuple([*self.g_ab.trainable_params(), *self.g_ba.trainable_params()])
-        self.d_parameters = ParameterTuple([*self.d_a.trainable_params(), *self.d_b.trainable_params()])
+        self.d_parameters = ParameterTuple([p for d in (*self.d_a, *self.d_b) for p in d.trainable_params()])
         self.ema_parameters = ParameterTuple([*self.ema_ab.trainable_params(), *self.ema_ba.trainable_params()])
         self.g_optimizer = nn.Adam(self.g_parameters, 1e-4, beta1)
         self.d_optimizer = nn.Adam(self.d_parameters, 1e-4, beta1)
@@ -80,21 +95,29 @@ class CycleGAN:
 
     def networks(self) -> dict[str, nn.Cell]:
         """By the names that files of weights use; `ema` is the average of `gab`, as the PyTorch twin writes it."""
-        return {
-            "gab": self.g_ab,
-            "gba": self.g_ba,
-            "da": self.d_a,
-            "db": self.d_b,
-            "ema": self.ema_ab,
-            "ema_ba": self.ema_ba,
-        }
+        domains = (("da", self.d_a), ("db", self.d_b))
+        scales = {f"{name}{i if i > 1 else ''}": d for name, ds in domains for i, d in enumerate(ds, 1)}
+        return {"gab": self.g_ab, "gba": self.g_ba, **scales, "ema": self.ema_ab, "ema_ba": self.ema_ba}
 
-    def generator_loss(self, x: Tensor, y: Tensor, gray: Tensor, identity: bool, light: bool) -> tuple[Tensor, ...]:
+    def adversarial(self, discriminators: tuple[nn.Cell, ...], x: Tensor, target: float, drawn: Draw = ()) -> Tensor:
+        """The GAN loss of pictures that are to be taken for `target` (1 real, 0 generated), summed over the scales."""
+        gan, total = GAN_LOSSES[self.weights.gan], ops.zeros((), ms.float32)
+        x = augment(x, drawn)
+        for scale, discriminator in enumerate(discriminators):
+            if scale > 0:
+                x = ops.avg_pool2d(x, 2, 2)
+            total = total + gan(discriminator(x), target)
+        return total
+
+    def generator_loss(
+        self, x: Tensor, y: Tensor, gray: Tensor, identity: bool, light: bool, drawn: tuple[Draw, ...] = ((), ())
+    ) -> tuple[Tensor, ...]:
         """Equation 3 for G and F, with the identity loss of section 5.2 ("photo generation from paintings").
 
-        Returns the total, then GENERATOR_LOSSES in their order (terms before their factors), then G(x) and F(y).
+        `drawn`: the augmentations of G(x) and of F(y). Returns the total, then GENERATOR_LOSSES in their order (terms
+        before their factors), then G(x) and F(y).
         """
-        gan, zero = GAN_LOSSES[self.weights.gan], ops.zeros((), ms.float32)
+        zero = ops.zeros((), ms.float32)
         identity_a = identity_b = tone = zero
         if identity:  # G(x) and G(y) in one pass: instance norm keeps pictures apart
             n = x.shape[0]
@@ -103,7 +126,8 @@ class CycleGAN:
             identity_b, identity_a = l1(both_b[n:], y), l1(both_a[n:], x)  # E|G(y) - y|, E|F(x) - x|
         else:
             fake_b, fake_a = self.g_ab(x), self.g_ba(y)
-        gan_ab, gan_ba = gan(self.d_b(fake_b), 1.0), gan(self.d_a(fake_a), 1.0)  # equation 1: G and F to fool D
+        gan_ab = self.adversarial(self.d_b, fake_b, 1.0, drawn[0])  # equation 1: G and F to fool D
+        gan_ba = self.adversarial(self.d_a, fake_a, 1.0, drawn[1])
         cycle_a, cycle_b = l1(self.g_ba(fake_b), x), l1(self.g_ab(fake_a), y)  # equation 2: F(G(x)) = x, G(F(y)) = y
         if light:
             tone = l1(luminance(fake_b), luminance(x)) + l1(luminance(fake_a), luminance(y))
@@ -111,26 +135,35 @@ class CycleGAN:
         total = gan_ab + gan_ba + w.cycle * (cycle_a + cycle_b) + w.identity * (identity_a + identity_b) + gray * tone
         return total, gan_ab, gan_ba, cycle_a, cycle_b, identity_a, identity_b, tone, fake_b, fake_a
 
-    def discriminator_loss(self, x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor) -> tuple[Tensor, ...]:
-        """Equation 1 for D_X and D_Y, halved (section 4): the total, then DISCRIMINATOR_LOSSES."""
-        gan = GAN_LOSSES[self.weights.gan]
-        d_a = 0.5 * (gan(self.d_a(x), 1.0) + gan(self.d_a(fake_a), 0.0))
-        d_b = 0.5 * (gan(self.d_b(y), 1.0) + gan(self.d_b(fake_b), 0.0))
-        return d_a + d_b, d_a, d_b
+    def discriminator_loss(
+        self, x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor, drawn: tuple[Draw, ...] = ((), (), (), ())
+    ) -> tuple[Tensor, ...]:
+        """Equation 1 for D_X and D_Y, halved (section 4): the total, then DISCRIMINATOR_LOSSES.
+
+        `drawn`: the augmentations of the four pictures in their order.
+        """
+        d_a = self.adversarial(self.d_a, x, 1.0, drawn[0]) + self.adversarial(self.d_a, fake_a, 0.0, drawn[2])
+        d_b = self.adversarial(self.d_b, y, 1.0, drawn[1]) + self.adversarial(self.d_b, fake_b, 0.0, drawn[3])
+        return 0.5 * (d_a + d_b), 0.5 * d_a, 0.5 * d_b
 
     def train_generators(
-        self, x: Array, y: Array, rate: float, identity: bool = True, gray: float = 0.0
+        self, x: Array, y: Array, rate: float, identity: bool, gray: float, *, random: np.random.Generator
     ) -> tuple[dict[str, float], Array, Array]:
         """One Adam step of G and F: their losses by name, then G(x) and F(y) of before the step."""
         step = self._generator_step(identity, gray > 0)
-        _, *terms, fake_b, fake_a = step(Tensor(rate, ms.float32), Tensor(x), Tensor(y), Tensor(gray, ms.float32))
+        drawn = tuple(draw(self.policy, pictures.shape, random) for pictures in (x, y))
+        values = step(Tensor(rate, ms.float32), Tensor(x), Tensor(y), Tensor(gray, ms.float32), drawn)
+        _, *terms, fake_b, fake_a = values
         losses = {name: float(term) for name, term in zip(GENERATOR_LOSSES, terms, strict=True)}
         return losses, fake_b.asnumpy(), fake_a.asnumpy()
 
-    def train_discriminators(self, x: Array, y: Array, fake_a: Array, fake_b: Array, rate: float) -> dict[str, float]:
+    def train_discriminators(
+        self, x: Array, y: Array, fake_a: Array, fake_b: Array, rate: float, *, random: np.random.Generator
+    ) -> dict[str, float]:
         """One Adam step of D_X and D_Y: their losses by name."""
-        step = self._discriminator_step()
-        _, *terms = step(Tensor(rate, ms.float32), Tensor(x), Tensor(y), Tensor(fake_a), Tensor(fake_b))
+        pictures = (x, y, fake_a, fake_b)
+        drawn = tuple(draw(self.policy, array.shape, random) for array in pictures)
+        _, *terms = self._discriminator_step()(Tensor(rate, ms.float32), *map(Tensor, pictures), drawn)
         return {name: float(term) for name, term in zip(DISCRIMINATOR_LOSSES, terms, strict=True)}
 
     def average(self, decay: float) -> None:
@@ -146,8 +179,8 @@ class CycleGAN:
         key = ("g", identity, light)
         if key not in self._compiled:
 
-            def loss(x: Tensor, y: Tensor, gray: Tensor) -> tuple[Tensor, ...]:
-                return self.generator_loss(x, y, gray, identity, light)
+            def loss(x: Tensor, y: Tensor, gray: Tensor, drawn: tuple[Draw, ...]) -> tuple[Tensor, ...]:
+                return self.generator_loss(x, y, gray, identity, light, drawn)
 
             self._compiled[key] = _compiled_step(loss, self.g_optimizer, self.g_parameters)
         return self._compiled[key]
@@ -155,8 +188,10 @@ class CycleGAN:
     def _discriminator_step(self) -> Compiled:
         if "d" not in self._compiled:
 
-            def loss(x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor) -> tuple[Tensor, ...]:
-                return self.discriminator_loss(x, y, fake_a, fake_b)
+            def loss(
+                x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor, drawn: tuple[Draw, ...]
+            ) -> tuple[Tensor, ...]:
+                return self.discriminator_loss(x, y, fake_a, fake_b, drawn)
 
             self._compiled["d"] = _compiled_step(loss, self.d_optimizer, self.d_parameters)
         return self._compiled["d"]
@@ -176,7 +211,7 @@ def _compiled_step(loss: Compiled, optimizer: nn.Optimizer, parameters: Paramete
         ops.assign(current_rate, rate)
         return ops.depend(rate, optimizer(gradient))
 
-    def step(rate: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
+    def step(rate: Tensor, *batch: Tensor | tuple[Draw, ...]) -> tuple[Tensor, ...]:
         values, gradient = gradients(*batch)
         update(rate, *gradient)
         return values

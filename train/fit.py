@@ -43,10 +43,10 @@ def fit(config: Config, out: Path, resume: bool = False, stop_after: int | None 
         for step, x, y in batches(config, first, last):
             rate, random = config.rate_at(step), random_of(config, step, POOLS)
             losses, fake_b, fake_a = model.train_generators(
-                x, y, rate, config.identity_at(step), config.luminance_at(step)
+                x, y, rate, config.identity_at(step), config.luminance_at(step), random=random
             )
             old_a, old_b = pools[0].query(fake_a, random), pools[1].query(fake_b, random)
-            losses |= model.train_discriminators(x, y, old_a, old_b, rate * config.d_rate)
+            losses |= model.train_discriminators(x, y, old_a, old_b, rate * config.d_rate, random=random)
             model.average(config.ema_at(step))
             watch.check(step, losses, fake_a, fake_b)
             log.add(step, losses, rate, len(x))
@@ -67,7 +67,15 @@ def build(config: Config) -> CycleGAN:
     """The networks, freshly initialised from the seed, or from the weights that the config starts from."""
     weights = Weights(config.gan, config.cycle, config.identity)
     try:
-        model = CycleGAN(config.generator, config.generator_options, config.d_width, config.beta1, weights)
+        model = CycleGAN(
+            config.generator,
+            config.generator_options,
+            config.d_width,
+            config.beta1,
+            weights,
+            config.d_scales,
+            config.diffaugment,
+        )
     except (ValueError, TypeError) as error:
         raise TrainError(f"generator {config.generator!r} with {config.generator_options}: {error}") from error
     if config.start:

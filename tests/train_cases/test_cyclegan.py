@@ -10,10 +10,12 @@ import pytest
 from mindspore import Tensor, nn, ops
 from train_support import Array, forward, shake
 
+from train import diffaugment
 from train.config import Config
 from train.cyclegan import CycleGAN, ImagePool, Weights, lsgan, luminance, vanilla
 from train.networks import FastGenerator, InstanceNorm, UNetGenerator, build_generator, output_conv2d
 
+RANDOM = np.random.default_rng(0)
 OPTIONS: dict[str, object] = {"channels": [8, 8, 16], "blocks": 1, "last": 8}
 
 
@@ -49,7 +51,7 @@ def test_the_generators_loss_is_the_papers(model: CycleGAN) -> None:
     """Equations 1 to 3 written out with forward passes of the networks and numpy."""
     x, y = pictures(0), pictures(1)
     g, f, d_x, d_y = (
-        lambda z, c=cell: c(Tensor(z)).asnumpy() for cell in (model.g_ab, model.g_ba, model.d_a, model.d_b)
+        lambda z, c=cell: c(Tensor(z)).asnumpy() for cell in (model.g_ab, model.g_ba, model.d_a[0], model.d_b[0])
     )
     fake_b, fake_a = g(x), f(y)
     gan = ((d_y(fake_b) - 1) ** 2).mean() + ((d_x(fake_a) - 1) ** 2).mean()
@@ -68,12 +70,12 @@ def test_steps_lower_the_loss_of_a_fixed_batch(model: CycleGAN) -> None:
     before_d = values(model.d_parameters)
     totals = []
     for _ in range(4):
-        losses, fake_b, fake_a = model.train_generators(x, y, 1e-3, identity=True)
+        losses, fake_b, fake_a = model.train_generators(x, y, 1e-3, True, 0.0, random=RANDOM)
         totals.append(sum(losses[n] for n in ("gan_ab", "gan_ba")) + 10 * (losses["cycle_a"] + losses["cycle_b"]))
     assert totals[1] < totals[0] and totals[3] < totals[1]
     assert all((a == b.asnumpy()).all() for a, b in zip(before_d, model.d_parameters, strict=True))
     before_g = values(model.g_parameters)
-    scores = [sum(model.train_discriminators(x, y, fake_a, fake_b, 1e-3).values()) for _ in range(3)]
+    scores = [sum(model.train_discriminators(x, y, fake_a, fake_b, 1e-3, random=RANDOM).values()) for _ in range(3)]
     assert scores[2] < scores[0]
     assert all((a == b.asnumpy()).all() for a, b in zip(before_g, model.g_parameters, strict=True))
 
@@ -85,12 +87,13 @@ def test_adams_first_step_is_the_rate(model: CycleGAN) -> None:
     fake_a, fake_b = pictures(2), pictures(3)
     weights = [p for p in fresh.d_parameters if p.name.endswith("weight")]
     old = values(weights)
-    fresh.train_discriminators(x, y, fake_a, fake_b, 1e-3)
+    fresh.train_discriminators(x, y, fake_a, fake_b, 1e-3, random=RANDOM)
     moved = [np.abs(p.asnumpy() - before) for p, before in zip(weights, old, strict=True)]
     assert max(m.max() for m in moved) == pytest.approx(1e-3, rel=1e-2)
     assert np.median(np.concatenate([m.ravel() for m in moved])) == pytest.approx(1e-3, rel=1e-2)
     old = values(weights)
-    fresh.train_discriminators(x, y, fake_a, fake_b, 0.0)  # a rate that changes reaches the compiled step
+    # A rate that changes reaches the compiled step.
+    fresh.train_discriminators(x, y, fake_a, fake_b, 0.0, random=RANDOM)
     assert all(np.array_equal(p.asnumpy(), before) for p, before in zip(weights, old, strict=True))
 
 
@@ -112,6 +115,58 @@ def test_the_pool_keeps_then_exchanges() -> None:
     assert len([r for r in returned if r < 3]) <= 3  # an image leaves the pool once
     nothing = ImagePool(0)
     assert nothing.query(images[5], random)[0, 0, 0, 0] == 5 and not nothing.images
+
+
+def test_each_scale_of_discriminators_sees_half_the_size() -> None:
+    model = CycleGAN("fast", OPTIONS, 8, 0.5, Weights(), d_scales=2)
+    assert list(model.networks()) == ["gab", "gba", "da", "da2", "db", "db2", "ema", "ema_ba"]
+    assert len({p.name for p in model.d_parameters}) == len(model.d_parameters)
+    x = pictures(0)
+    half = x.reshape(1, 3, 32, 2, 32, 2).mean((3, 5)).astype(np.float32)
+    expected = sum(((d(Tensor(z)).asnumpy() - 1) ** 2).mean() for d, z in zip(model.d_b, (x, half), strict=True))
+    assert float(model.adversarial(model.d_b, Tensor(x), 1.0)) == pytest.approx(expected, rel=1e-4)
+    old = values(model.d_parameters)
+    model.train_discriminators(x, pictures(1), pictures(2), pictures(3), 1e-3, random=RANDOM)
+    assert all((p.asnumpy() != before).any() for p, before in zip(model.d_parameters, old, strict=True) if p.ndim == 4)
+
+
+def test_diffaugment_is_the_papers_and_moves_real_pixels() -> None:
+    x = pictures(5, 2)
+    brightness, saturation, contrast = np.random.default_rng(1).uniform(0.5, 1, (3, 2, 1, 1, 1)).astype(np.float32)
+    expected = x + brightness
+    expected = (expected - expected.mean(1, keepdims=True)) * saturation + expected.mean(1, keepdims=True)
+    mean = expected.mean((1, 2, 3), keepdims=True)
+    expected = (expected - mean) * contrast + mean
+    drawn = diffaugment.draw("color,translation", x.shape, np.random.default_rng(0))
+    colour = Tensor(np.stack([brightness, saturation, contrast]))
+    still = diffaugment.draw("color", x.shape, np.random.default_rng(0))
+    np.testing.assert_allclose(diffaugment.augment(Tensor(x), (colour, *still[1:])).asnumpy(), expected, atol=1e-5)
+    moved = diffaugment.augment(Tensor(expected), (diffaugment.draw("translation", x.shape, RANDOM)[0], *drawn[1:]))
+    for before, after in zip(expected, moved.asnumpy(), strict=True):
+        shifts = [(y, z) for y in range(-8, 9) for z in range(-8, 9) if np.allclose(shifted(before, y, z), after)]
+        assert len(shifts) == 1
+    assert diffaugment.draw("", x.shape, RANDOM) == ()
+
+
+def shifted(x: Array, down: int, right: int) -> Array:
+    """By whole pixels, zeros where nothing was."""
+    wide = np.pad(x, ((0, 0), (8, 8), (8, 8)))
+    return wide[:, 8 - down : 72 - down, 8 - right : 72 - right]
+
+
+def test_augmented_steps_are_a_function_of_their_random_numbers() -> None:
+    """And the generators learn through the augmentation: other numbers, other gradients."""
+    results = []
+    for seed in (0, 0, 1):
+        ms.set_seed(0)
+        model = CycleGAN("fast", OPTIONS, 8, 0.5, Weights(), policy="color,translation")
+        random = np.random.default_rng(seed)
+        for _ in range(2):
+            losses, fake_b, fake_a = model.train_generators(pictures(0), pictures(1), 1e-3, False, 0.0, random=random)
+            losses |= model.train_discriminators(pictures(0), pictures(1), fake_a, fake_b, 1e-3, random=random)
+        results.append(losses)
+    assert results[0] == results[1]
+    assert results[0]["gan_ab"] != results[2]["gan_ab"] and results[0]["d_a"] != results[2]["d_a"]
 
 
 @pytest.mark.parametrize("count", [1, 2])

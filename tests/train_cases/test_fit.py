@@ -161,6 +161,7 @@ def test_the_command_trains_and_its_model_runs_on_lite(tmp_path: Path) -> None:
         (["steps=true"], "steps = True: must be int"),
         (["steps"], "--set steps: must be FIELD=VALUE"),
         (["gan=wasserstein"], "gan = 'wasserstein': must be one of lsgan, vanilla"),
+        (["diffaugment=colour"], "diffaugment = 'colour': must be of color, translation"),
         (["steps=5", "decay_steps=6"], "decay_steps = 6: must not be more than steps"),
         (["size=100"], "size = 100: must be divisible by 16"),
         (["name.first=1"], "'name' is not a table"),
