@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from train.diffaugment import Draw, augment, draw
 from train.networks import PatchDiscriminator, build_generator
+from train.parallel import ALONE, Workers
 
 Array = NDArray[np.float32]
 Compiled = Callable[..., tuple[Tensor, ...]]
@@ -75,8 +76,10 @@ class CycleGAN:
         weights: Weights,
         d_scales: int = 1,
         policy: str = "",
+        workers: Workers = ALONE,
     ) -> None:
         self.weights = weights
+        self.workers = workers
         self.policy = policy
         self.g_ab, self.g_ba = (build_generator(generator, **options) for _ in "ab")
         self.d_a, self.d_b = (tuple(PatchDiscriminator(d_width) for _ in range(d_scales)) for _ in "ab")
@@ -110,14 +113,14 @@ class CycleGAN:
         return total
 
     def generator_loss(
-        self, x: Tensor, y: Tensor, gray: Tensor, identity: bool, light: bool, drawn: tuple[Draw, ...] = ((), ())
+        self, x: Tensor, y: Tensor, gray: Tensor, identity: bool, light: bool, *drawn: Tensor
     ) -> tuple[Tensor, ...]:
         """Equation 3 for G and F, with the identity loss of section 5.2 ("photo generation from paintings").
 
-        `drawn`: the augmentations of G(x) and of F(y). Returns the total, then GENERATOR_LOSSES in their order (terms
+        `drawn`: the augmentation of G(x), then that of F(y). Returns the total, GENERATOR_LOSSES in their order (terms
         before their factors), then G(x) and F(y).
         """
-        zero = ops.zeros((), ms.float32)
+        zero, half = ops.zeros((), ms.float32), len(drawn) // 2
         identity_a = identity_b = tone = zero
         if identity:  # G(x) and G(y) in one pass: instance norm keeps pictures apart
             n = x.shape[0]
@@ -126,8 +129,8 @@ class CycleGAN:
             identity_b, identity_a = l1(both_b[n:], y), l1(both_a[n:], x)  # E|G(y) - y|, E|F(x) - x|
         else:
             fake_b, fake_a = self.g_ab(x), self.g_ba(y)
-        gan_ab = self.adversarial(self.d_b, fake_b, 1.0, drawn[0])  # equation 1: G and F to fool D
-        gan_ba = self.adversarial(self.d_a, fake_a, 1.0, drawn[1])
+        gan_ab = self.adversarial(self.d_b, fake_b, 1.0, drawn[:half])  # equation 1: G and F to fool D
+        gan_ba = self.adversarial(self.d_a, fake_a, 1.0, drawn[half:])
         cycle_a, cycle_b = l1(self.g_ba(fake_b), x), l1(self.g_ab(fake_a), y)  # equation 2: F(G(x)) = x, G(F(y)) = y
         if light:
             tone = l1(luminance(fake_b), luminance(x)) + l1(luminance(fake_a), luminance(y))
@@ -136,14 +139,17 @@ class CycleGAN:
         return total, gan_ab, gan_ba, cycle_a, cycle_b, identity_a, identity_b, tone, fake_b, fake_a
 
     def discriminator_loss(
-        self, x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor, drawn: tuple[Draw, ...] = ((), (), (), ())
+        self, x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor, *drawn: Tensor
     ) -> tuple[Tensor, ...]:
         """Equation 1 for D_X and D_Y, halved (section 4): the total, then DISCRIMINATOR_LOSSES.
 
-        `drawn`: the augmentations of the four pictures in their order.
+        `drawn`: the augmentations of x, y, fake_a and fake_b, one after the other.
         """
-        d_a = self.adversarial(self.d_a, x, 1.0, drawn[0]) + self.adversarial(self.d_a, fake_a, 0.0, drawn[2])
-        d_b = self.adversarial(self.d_b, y, 1.0, drawn[1]) + self.adversarial(self.d_b, fake_b, 0.0, drawn[3])
+        n = len(drawn) // 4
+        d_a = self.adversarial(self.d_a, x, 1.0, drawn[:n])
+        d_a = d_a + self.adversarial(self.d_a, fake_a, 0.0, drawn[2 * n : 3 * n])
+        d_b = self.adversarial(self.d_b, y, 1.0, drawn[n : 2 * n])
+        d_b = d_b + self.adversarial(self.d_b, fake_b, 0.0, drawn[3 * n :])
         return 0.5 * (d_a + d_b), 0.5 * d_a, 0.5 * d_b
 
     def train_generators(
@@ -151,8 +157,8 @@ class CycleGAN:
     ) -> tuple[dict[str, float], Array, Array]:
         """One Adam step of G and F: their losses by name, then G(x) and F(y) of before the step."""
         step = self._generator_step(identity, gray > 0)
-        drawn = tuple(draw(self.policy, pictures.shape, random) for pictures in (x, y))
-        values = step(Tensor(rate, ms.float32), Tensor(x), Tensor(y), Tensor(gray, ms.float32), drawn)
+        drawn = self._drawn((x, y), random)
+        values = step(Tensor(rate, ms.float32), Tensor(x), Tensor(y), Tensor(gray, ms.float32), *drawn)
         _, *terms, fake_b, fake_a = values
         losses = {name: float(term) for name, term in zip(GENERATOR_LOSSES, terms, strict=True)}
         return losses, fake_b.asnumpy(), fake_a.asnumpy()
@@ -162,9 +168,13 @@ class CycleGAN:
     ) -> dict[str, float]:
         """One Adam step of D_X and D_Y: their losses by name."""
         pictures = (x, y, fake_a, fake_b)
-        drawn = tuple(draw(self.policy, array.shape, random) for array in pictures)
-        _, *terms = self._discriminator_step()(Tensor(rate, ms.float32), *map(Tensor, pictures), drawn)
+        drawn = self._drawn(pictures, random)
+        _, *terms = self._discriminator_step()(Tensor(rate, ms.float32), *map(Tensor, pictures), *drawn)
         return {name: float(term) for name, term in zip(DISCRIMINATOR_LOSSES, terms, strict=True)}
+
+    def _drawn(self, batches: tuple[Array, ...], random: np.random.Generator) -> Draw:
+        # One flat row of arguments: a tuple among them would be a constant, and each step would be compiled anew.
+        return tuple(part for batch in batches for part in draw(self.policy, batch.shape, random))
 
     def average(self, decay: float) -> None:
         """ema = decay ema + (1 - decay) G, for every weight of both generators."""
@@ -179,39 +189,41 @@ class CycleGAN:
         key = ("g", identity, light)
         if key not in self._compiled:
 
-            def loss(x: Tensor, y: Tensor, gray: Tensor, drawn: tuple[Draw, ...]) -> tuple[Tensor, ...]:
-                return self.generator_loss(x, y, gray, identity, light, drawn)
+            def loss(x: Tensor, y: Tensor, gray: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
+                return self.generator_loss(x, y, gray, identity, light, *drawn)
 
-            self._compiled[key] = _compiled_step(loss, self.g_optimizer, self.g_parameters)
+            self._compiled[key] = compiled_step(loss, self.g_optimizer, self.g_parameters, self.workers)
         return self._compiled[key]
 
     def _discriminator_step(self) -> Compiled:
         if "d" not in self._compiled:
 
-            def loss(
-                x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor, drawn: tuple[Draw, ...]
-            ) -> tuple[Tensor, ...]:
-                return self.discriminator_loss(x, y, fake_a, fake_b, drawn)
+            def loss(x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
+                return self.discriminator_loss(x, y, fake_a, fake_b, *drawn)
 
-            self._compiled["d"] = _compiled_step(loss, self.d_optimizer, self.d_parameters)
+            self._compiled["d"] = compiled_step(loss, self.d_optimizer, self.d_parameters, self.workers)
         return self._compiled["d"]
 
 
-def _compiled_step(loss: Compiled, optimizer: nn.Optimizer, parameters: ParameterTuple) -> Compiled:
+def compiled_step(
+    loss: Compiled, optimizer: nn.Optimizer, parameters: ParameterTuple, workers: Workers = ALONE
+) -> Compiled:
     """One graph of forward and backward, one of the update; `loss` returns what to minimise, then what to report.
 
     Two graphs, because one of both takes half as long again: its updates keep the runtime from overlapping the rest.
     """
     gradients = ms.jit(ms.value_and_grad(loss, None, parameters, has_aux=True))
-    current_rate = optimizer.learning_rate
+    current_rate, reducer = optimizer.learning_rate, workers.reducer(parameters)
 
     @ms.jit
     def update(rate: Tensor, *gradient: Tensor) -> Tensor:
         # In the graph: a compiled graph does not see what set_data does to the parameter later.
         ops.assign(current_rate, rate)
+        if reducer is not None:
+            gradient = reducer(gradient)
         return ops.depend(rate, optimizer(gradient))
 
-    def step(rate: Tensor, *batch: Tensor | tuple[Draw, ...]) -> tuple[Tensor, ...]:
+    def step(rate: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
         values, gradient = gradients(*batch)
         update(rate, *gradient)
         return values

@@ -16,6 +16,7 @@ from PIL import Image
 
 from train.config import Config
 from train.errors import TrainError
+from train.parallel import ALONE, Workers
 
 Array = NDArray[np.float32]
 
@@ -23,15 +24,15 @@ A, B, POOLS = range(3)  # streams of random numbers
 AHEAD = 4
 
 
-def random_of(config: Config, step: int, stream: int) -> np.random.Generator:
-    """The random numbers of one step: nothing to save, nothing to restore."""
-    return np.random.default_rng((config.seed, stream, step))
+def random_of(config: Config, step: int, stream: int, rank: int = 0) -> np.random.Generator:
+    """The random numbers of one worker's step: nothing to save, nothing to restore."""
+    return np.random.default_rng((config.seed, stream, step, rank))
 
 
 class Domain:
     """The pictures of a folder; decoded when they are asked for, because all of them may not fit in memory."""
 
-    def __init__(self, folder: Path, config: Config, stream: int) -> None:
+    def __init__(self, folder: Path, config: Config, stream: int, workers: Workers = ALONE) -> None:
         known = Image.registered_extensions()
         if not folder.is_dir():
             raise TrainError(f"{folder}: no such folder of pictures (see --data)")
@@ -40,12 +41,17 @@ class Domain:
             raise TrainError(f"{folder}: no pictures there")
         self.config = config
         self.stream = stream
+        self.workers = workers
 
     def batch(self, step: int) -> Array:
-        """Of this step (from 1): every picture comes once in an epoch, cropped, resized and flipped at random."""
-        random = random_of(self.config, step, self.stream)
-        count = self.config.batch
-        places = range((step - 1) * count, step * count)
+        """Of this step (from 1): every picture comes once in an epoch, cropped, resized and flipped at random.
+
+        An epoch is shared by all workers; `config.batch` is the count of each.
+        """
+        rank, count = self.workers.rank, self.config.batch
+        random = random_of(self.config, step, self.stream, rank)
+        first = ((step - 1) * self.workers.size + rank) * count
+        places = range(first, first + count)
         return np.stack([self._augmented(self.files[self._order(place)], random) for place in places])
 
     def fixed(self, count: int) -> Array:
@@ -73,9 +79,9 @@ class Domain:
         return to_array(image)
 
 
-def domains(config: Config) -> tuple[Domain, Domain]:
+def domains(config: Config, workers: Workers = ALONE) -> tuple[Domain, Domain]:
     root = Path(config.data)
-    return Domain(root / config.domain_a, config, A), Domain(root / config.domain_b, config, B)
+    return Domain(root / config.domain_a, config, A, workers), Domain(root / config.domain_b, config, B, workers)
 
 
 def fixed_pictures(config: Config) -> tuple[Array, Array]:
@@ -88,9 +94,9 @@ def fixed_pictures(config: Config) -> tuple[Array, Array]:
     return result[0], result[1]
 
 
-def batches(config: Config, first: int, last: int) -> Iterator[tuple[int, Array, Array]]:
-    """(step, x, y) for the steps first to last, read ahead in a thread."""
-    a, b = domains(config)
+def batches(config: Config, first: int, last: int, workers: Workers = ALONE) -> Iterator[tuple[int, Array, Array]]:
+    """(step, x, y) of this worker for the steps first to last, read ahead in a thread."""
+    a, b = domains(config, workers)
     ready: queue.Queue[tuple[int, Array, Array] | BaseException | None] = queue.Queue(AHEAD)
     stopped = threading.Event()
 

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
+from mindspore.common.api import ms_compile_cache
 from train_support import Array, forward, shake
 
 from train import diffaugment
@@ -161,9 +162,12 @@ def test_augmented_steps_are_a_function_of_their_random_numbers() -> None:
         ms.set_seed(0)
         model = CycleGAN("fast", OPTIONS, 8, 0.5, Weights(), policy="color,translation")
         random = np.random.default_rng(seed)
-        for _ in range(2):
+        graphs = []
+        for _ in range(3):
             losses, fake_b, fake_a = model.train_generators(pictures(0), pictures(1), 1e-3, False, 0.0, random=random)
             losses |= model.train_discriminators(pictures(0), pictures(1), fake_a, fake_b, 1e-3, random=random)
+            graphs.append(len(ms_compile_cache))
+        assert graphs[1] == graphs[2], "a step was compiled again"
         results.append(losses)
     assert results[0] == results[1]
     assert results[0]["gan_ab"] != results[2]["gan_ab"] and results[0]["d_a"] != results[2]["d_a"]
