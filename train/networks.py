@@ -17,6 +17,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
 PADDINGS = ("zeros", "reflect")
+NORMS = ("instance", "none")
 
 
 class InstanceNorm(nn.Cell):
@@ -173,29 +174,51 @@ class ConvBlock(nn.Cell):
         return self.activation(self.norm(self.conv(x)))
 
 
-def down(inputs: int, outputs: int, kernel: int, stride: int, padding: str = "zeros") -> ConvBlock:
-    """ConvBlock that keeps the size (stride 1) or halves it (stride 2)."""
-    return ConvBlock(conv2d(inputs, outputs, kernel, stride, padding), outputs)
+class PlainBlock(nn.Cell):
+    """ConvBlock without its norm, for weights into which a norm of fixed statistics is folded."""
+
+    def __init__(self, conv: nn.Conv2d | nn.Conv2dTranspose, activate: bool = True) -> None:
+        super().__init__()
+        self.conv = conv
+        self.activation = nn.ReLU() if activate else nn.Identity()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.activation(self.conv(x))
 
 
-def up(inputs: int, outputs: int, kernel: int) -> ConvBlock:
-    """ConvBlock that doubles the size with a transposed convolution of kernel 3 or 4.
+Block = ConvBlock | PlainBlock
+
+
+def block(conv: nn.Conv2d | nn.Conv2dTranspose, channels: int, norm: str = "instance", activate: bool = True) -> Block:
+    """The block of a network with this norm."""
+    if norm not in NORMS:
+        raise ValueError(f"norm {norm!r}: must be one of {', '.join(NORMS)}")
+    return ConvBlock(conv, channels, activate) if norm == "instance" else PlainBlock(conv, activate)
+
+
+def down(inputs: int, outputs: int, kernel: int, stride: int, padding: str = "zeros", norm: str = "instance") -> Block:
+    """Block that keeps the size (stride 1) or halves it (stride 2)."""
+    return block(conv2d(inputs, outputs, kernel, stride, padding), outputs, norm)
+
+
+def up(inputs: int, outputs: int, kernel: int, norm: str = "instance") -> Block:
+    """Block that doubles the size with a transposed convolution of kernel 3 or 4.
 
     Kernel 4 divides by the stride, so that every output pixel is made of equally many inputs: no checkerboard.
     Kernel 3 is the paper's; padding (1, 0) on each axis is PyTorch's padding=1 with output_padding=1.
     """
     pads = {3: (1, 0, 1, 0), 4: (1, 1, 1, 1)}[kernel]
     conv = nn.Conv2dTranspose(inputs, outputs, kernel, 2, "pad", pads, has_bias=True, **_initial())
-    return ConvBlock(conv, outputs)
+    return block(conv, outputs, norm)
 
 
 class ResidualBlock(nn.Cell):
     """x + norm(conv(relu(norm(conv(x))))), both 3x3, no activation after the sum (CycleGAN, appendix 7.2, Rk)."""
 
-    def __init__(self, channels: int, padding: str = "zeros") -> None:
+    def __init__(self, channels: int, padding: str = "zeros", norm: str = "instance") -> None:
         super().__init__()
-        self.first = ConvBlock(conv2d(channels, channels, 3, 1, padding), channels)
-        self.second = ConvBlock(conv2d(channels, channels, 3, 1, padding), channels, activate=False)
+        self.first = block(conv2d(channels, channels, 3, 1, padding), channels, norm)
+        self.second = block(conv2d(channels, channels, 3, 1, padding), channels, norm, activate=False)
 
     def construct(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x))
@@ -238,20 +261,20 @@ class ResNetGenerator(nn.Cell):
     """The generator of the CycleGAN paper (section 4 and appendix 7.2, after Johnson et al., arXiv 1603.08155).
 
     c7s1-64, d128, d256, R256 x `blocks`, u128, u64, c7s1-3, tanh; 9 blocks for 256x256 and larger, 6 for 128x128.
-    `width` is ngf (64 in the paper). Reflection padding as in the paper, or zeros, which is faster. H and W must be
-    divisible by 4.
+    `width` is ngf (64 in the paper). Reflection padding as in the paper, or zeros, which is faster. The norm "none" is
+    for imported weights into which their batch norms are folded. H and W must be divisible by 4.
     """
 
-    def __init__(self, blocks: int = 9, width: int = 64, padding: str = "reflect") -> None:
+    def __init__(self, blocks: int = 9, width: int = 64, padding: str = "reflect", norm: str = "instance") -> None:
         super().__init__()
         self.layers = nn.SequentialCell(
-            down(3, width, 7, 1, padding),
+            down(3, width, 7, 1, padding, norm),
             # The strided convolutions are zero-padded in the reference implementation, too.
-            down(width, 2 * width, 3, 2),
-            down(2 * width, 4 * width, 3, 2),
-            *[ResidualBlock(4 * width, padding) for _ in range(blocks)],
-            up(4 * width, 2 * width, 3),
-            up(2 * width, width, 3),
+            down(width, 2 * width, 3, 2, norm=norm),
+            down(2 * width, 4 * width, 3, 2, norm=norm),
+            *[ResidualBlock(4 * width, padding, norm) for _ in range(blocks)],
+            up(4 * width, 2 * width, 3, norm),
+            up(2 * width, width, 3, norm),
             output_conv2d(width, 3, 7, padding),
             nn.Tanh(),
         )
@@ -264,22 +287,27 @@ class UNetGenerator(nn.Cell):
     """The U-Net of pix2pix (arXiv 1611.07004, appendix 6.1.1) as `unet_256` of pytorch-CycleGAN-and-pix2pix has it.
 
     `depth` strided 4x4 convolutions to 1/2**depth of the size, as many transposed ones back, each level joined with its
-    mirror image by concatenation; instance norm except at the outermost and the innermost convolution; no dropout. H
-    and W must be divisible by 2**depth: 256 with the default. No inference form (`train.inference`) is known yet.
+    mirror image by concatenation; instance norm except at the outermost and the innermost convolution, or with `norm`
+    "none" no norm at all; no dropout. H and W must be divisible by 2**depth: 256 with the default.
     """
 
-    def __init__(self, width: int = 64, depth: int = 8) -> None:
+    def __init__(self, width: int = 64, depth: int = 8, norm: str = "instance") -> None:
         super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"norm {norm!r}: must be one of {', '.join(NORMS)}")
+        normed = norm == "instance"
         channels = [3, *(width * min(2**level, 8) for level in range(depth))]
         self.depth = depth
-        self.downs, self.ups = nn.CellList(), nn.CellList()
+        downs, ups = [], []
         for level in range(depth):
             inputs, outputs = channels[level], channels[level + 1]
             down_cells = [nn.LeakyReLU(0.2)] * (level > 0) + [_patch_conv(inputs, outputs, 2)]
-            self.downs.append(nn.SequentialCell(*down_cells, *_norm_if(0 < level < depth - 1, outputs)))
+            downs.append(nn.SequentialCell(*down_cells, *_norm_if(normed and 0 < level < depth - 1, outputs)))
             joined = outputs if level == depth - 1 else 2 * outputs
             conv = nn.Conv2dTranspose(joined, inputs, 4, 2, "pad", 1, has_bias=True, **_initial())
-            self.ups.append(nn.SequentialCell(nn.ReLU(), conv, *_norm_if(level > 0, inputs)))
+            ups.append(nn.SequentialCell(nn.ReLU(), conv, *_norm_if(normed and level > 0, inputs)))
+        # Whole lists: the parameters of cells that are appended later would not be named after the list.
+        self.downs, self.ups = nn.CellList(downs), nn.CellList(ups)
 
     def construct(self, x: Tensor) -> Tensor:
         levels = []
@@ -300,11 +328,12 @@ class PatchDiscriminator(nn.SequentialCell):
 
     (N, 3, H, W) in [-1, 1] -> (N, 1, H/8 - 2, W/8 - 2) unbounded scores, one for each 70x70 patch: 30x30 for 256x256.
     `width` is ndf: 64 in the papers (pix2pix appendix 6.1.2, CycleGAN appendix 7.2), 40 in the shipped weights. Two
-    4x4 convolutions of stride 1 close it, and the first layer has no norm.
+    4x4 convolutions of stride 1 close it, and the first layer has no norm. `inputs` is 6 for the conditional one of
+    pix2pix, which sees input and output joined.
     """
 
-    def __init__(self, width: int = 64) -> None:
-        cells: list[nn.Cell] = [_patch_conv(3, width, 2), nn.LeakyReLU(0.2)]
+    def __init__(self, width: int = 64, inputs: int = 3) -> None:
+        cells: list[nn.Cell] = [_patch_conv(inputs, width, 2), nn.LeakyReLU(0.2)]
         for inputs, outputs, stride in ((1, 2, 2), (2, 4, 2), (4, 8, 1)):
             cells += [_patch_conv(inputs * width, outputs * width, stride), InstanceNorm(outputs * width)]
             cells.append(nn.LeakyReLU(0.2))

@@ -3,18 +3,24 @@
 A file holds any number of networks. Its arrays are named `NETWORK.LAYER`, as the PyTorch twin writes them:
 `ema.m.0.0.weight` is the first convolution of the network `ema`. Convolutions are (out, in, height, width), transposed
 ones (in, out, height, width), in PyTorch and in MindSpore alike; vectors (biases, the factors of a norm) are (C,).
+
+A path that ends in `.ckpt` is MindSpore's own checkpoint of the same networks, with the cell's names and shapes:
+`ema.layers.0.conv.weight`, and (1, C, 1, 1) for the factors of a norm.
 """
 
 from __future__ import annotations
 
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 from numpy.typing import NDArray
 
+from h2a_batch.files import replacing
 from train.errors import TrainError
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -41,7 +47,9 @@ def file_name(parameter: str) -> str:
 
 
 def read_weights(path: str | Path) -> dict[str, Arrays]:
-    """All networks of a `.npz` file, as float32 arrays by layer name: {"ema": {"m.0.0.weight": ...}, ...}."""
+    """All networks of a file, as float32 arrays by the names of a `.npz` file: {"ema": {"m.0.0.weight": ...}, ...}."""
+    if Path(path).suffix == ".ckpt":
+        return _read_checkpoint(Path(path))
     networks: dict[str, Arrays] = {}
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -80,9 +88,41 @@ def network_arrays(cell: nn.Cell) -> Arrays:
 
 
 def write_weights(path: str | Path, networks: Mapping[str, nn.Cell]) -> None:
-    """Writes the cells to one `.npz` file, float32, as `read_weights` reads it."""
+    """Writes the cells to one `.npz` or `.ckpt` file, float32, as `read_weights` reads it; whole or not at all."""
     arrays = {f"{name}.{layer}": a for name, cell in networks.items() for layer, a in network_arrays(cell).items()}
-    np.savez(path, **arrays)
+    with replacing(Path(path)) as file:
+        if Path(path).suffix == ".ckpt":
+            file.write(_checkpoint_bytes(networks))
+        else:
+            np.savez(file, **arrays)
+
+
+def _read_checkpoint(path: Path) -> dict[str, Arrays]:
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    try:
+        parameters = ms.load_checkpoint(str(path))
+    except Exception as error:  # ValueError as a rule, but also what a broken size or type makes of it
+        raise WeightsError(f"{path}: not a checkpoint of MindSpore ({error})") from error
+    networks: dict[str, Arrays] = {}
+    for name, parameter in parameters.items():
+        network, dot, layer = name.partition(".")
+        if not dot:
+            raise WeightsError(f"{path}: parameter {name!r} is not named NETWORK.LAYER")
+        networks.setdefault(network, {})[file_name(layer)] = _file_layout(parameter.float().asnumpy())
+    return networks
+
+
+def _checkpoint_bytes(networks: Mapping[str, nn.Cell]) -> bytes:
+    saved = [
+        {"name": f"{name}.{parameter.name}", "data": parameter}
+        for name, cell in networks.items()
+        for parameter in cell.get_parameters()
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "weights.ckpt")
+        ms.save_checkpoint(saved, str(path))
+        return path.read_bytes()
 
 
 def _fitting(name: str, parameter: Parameter, array: NDArray[np.float32]) -> NDArray[np.float32]:
