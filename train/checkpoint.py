@@ -1,8 +1,8 @@
 """Everything that a run is made of in one file, written whole or not at all; and its generators as plain weights.
 
-`checkpoint.npz`: `NETWORK.PARAMETER` for the six networks, `g_optimizer.*` and `d_optimizer.*` (moments, powers of
-beta, counters), `pool_a` and `pool_b`, and `about` (JSON: step, versions, time). Random numbers are functions of the
-seed and the step, so the step is their state. `weights.npz` holds the networks alone, as `train.weights` reads them.
+`checkpoint.npz`: `NETWORK.PARAMETER` for the networks, `g_optimizer.*` and `d_optimizer.*` (moments, powers of beta,
+counters), `pool_*` (workers, pictures, 3, H, W), and `about` (JSON: step, versions, time). Random numbers are functions
+of the seed and the step, so the step is their state. `weights.npz` holds the networks alone, for `train.weights`.
 """
 
 from __future__ import annotations
@@ -19,31 +19,40 @@ import numpy as np
 from mindspore import Tensor
 
 from h2a_batch.files import replacing
-from train.cyclegan import CycleGAN, ImagePool
+from train.cyclegan import CycleGAN
+from train.distill import Distillation
 from train.errors import TrainError
+from train.models import Model
+from train.parallel import ALONE, Workers
 from train.weights import load_network, network_arrays, read_weights
 
-Pools = tuple[ImagePool, ImagePool]
-
 CHECKPOINT, WEIGHTS = "checkpoint.npz", "weights.npz"
+AVERAGES = {"ema": "gab", "ema_ba": "gba"}  # and the generators that they average
+NETWORKS = ("gab", "gba", "da", "db", "ema", "ema_ba", "dab", "adapt")  # of CycleGAN, then what a distillation adds
 
 
-def save(folder: Path, model: CycleGAN, pools: Pools, step: int) -> None:
-    """Replaces the folder's checkpoint and weights; TrainError, and nothing written, when a value is not finite."""
+def save(folder: Path, model: Model, step: int, workers: Workers = ALONE) -> None:
+    """Replaces the folder's checkpoint and weights; TrainError, and nothing written, when a value is not finite.
+
+    All workers call it: the first writes, with the pools of all, and the others wait until that is done.
+    """
     arrays = {name: parameter.asnumpy() for name, parameter in _parameters(model).items()}
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise TrainError(f"step {step}: NaN or infinity in {broken[0]} and {len(broken) - 1} more; nothing was saved")
     about = {"step": step, "time": time.time(), **versions()}
-    arrays |= {f"pool_{name}": np.array(pool.images, np.float32) for name, pool in zip("ab", pools, strict=True)}
-    with replacing(folder / CHECKPOINT) as file:
-        np.savez(file, about=np.array(json.dumps(about)), **arrays)
-    with replacing(folder / WEIGHTS) as file:  # the parameters' names begin with their network's
-        np.savez(file, **{k: v for cell in model.networks().values() for k, v in network_arrays(cell).items()})
+    for name, pool in model.pools.items():
+        arrays[f"pool_{name}"] = workers.gather(np.array(pool.images, np.float32))
+    if workers.leads:
+        with replacing(folder / CHECKPOINT) as file:
+            np.savez(file, about=np.array(json.dumps(about)), **arrays)
+        with replacing(folder / WEIGHTS) as file:  # the parameters' names begin with their network's
+            np.savez(file, **{k: v for cell in model.networks().values() for k, v in network_arrays(cell).items()})
+    workers.mean([0.0])
 
 
-def load(folder: Path, model: CycleGAN, pools: Pools) -> int:
-    """The folder's checkpoint into the model and the pools; returns its step."""
+def load(folder: Path, model: Model, workers: Workers = ALONE) -> int:
+    """The folder's checkpoint into the model; returns its step."""
     path = folder / CHECKPOINT
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -53,8 +62,10 @@ def load(folder: Path, model: CycleGAN, pools: Pools) -> int:
         raise TrainError(f"{path}: no such file, so there is nothing to resume") from None
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise TrainError(f"{path}: not a checkpoint ({error})") from error
-    for name, pool in zip("ab", pools, strict=True):
-        pool.images = list(arrays.pop(f"pool_{name}", np.empty((0,))))
+    pools = {name: arrays.pop(f"pool_{name}", np.empty((workers.size, 0))) for name in model.pools}
+    if any(len(images) != workers.size for images in pools.values()):
+        was = len(next(iter(pools.values())))
+        raise TrainError(f"{path}: of a run with {was} worker(s), not {workers.size}; resume it with as many")
     parameters = _parameters(model)
     wrong = sorted(parameters.keys() ^ arrays.keys())
     wrong += [name for name in parameters.keys() & arrays.keys() if parameters[name].shape != arrays[name].shape]
@@ -62,32 +73,43 @@ def load(folder: Path, model: CycleGAN, pools: Pools) -> int:
         raise TrainError(f"{path}: does not fit the networks of this config: {wrong[0]} and {len(wrong) - 1} more")
     for name, parameter in parameters.items():
         parameter.set_data(Tensor(arrays[name], parameter.dtype))
+    for name, pool in model.pools.items():
+        pool.images = list(pools[name][workers.rank])
     return step
 
 
-def start_from(path: Path, model: CycleGAN) -> None:
-    """The networks of a weights file, as many as it has; an average that it lacks starts as its generator."""
+def start_from(path: Path, model: CycleGAN | Distillation) -> list[str]:
+    """The model's networks that a weights file has, by name; those of the other kind of training are left alone.
+
+    A generator that the file lacks starts as its average there, an average that it lacks as its generator.
+    """
     given = read_weights(path)
     cells = model.networks()
-    unknown = sorted(given.keys() - cells.keys())
+    unknown = sorted(name for name in given.keys() - cells.keys() if name.rstrip("0123456789") not in NETWORKS)
     if unknown:
-        raise TrainError(f"{path}: unknown networks {', '.join(unknown)}; known are {', '.join(cells)}")
-    for names in (("gab", "gba", "da", "db"), ("ema", "ema_ba")):
-        for name in names:
-            if name in given:
-                load_network(cells[name], {f"{name}.{layer}": array for layer, array in given[name].items()})
-        if "gab" in names:
+        raise TrainError(f"{path}: unknown networks {', '.join(unknown)}; known are {', '.join(NETWORKS)}")
+    for average, generator in AVERAGES.items():
+        if average in given:
+            given.setdefault(generator, given[average])
+    used = sorted((cells.keys() & given.keys()), key=lambda name: name in AVERAGES)
+    if not used:
+        raise TrainError(f"{path}: has none of the networks {', '.join(cells)}")
+    for averages in (False, True):
+        for name in (name for name in used if (name in AVERAGES) == averages):
+            load_network(cells[name], {f"{name}.{layer}": array for layer, array in given[name].items()})
+        if not averages:
             model.restart_average()
+    return used
 
 
 def versions() -> dict[str, Any]:
     return {"mindspore": ms.__version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
-def _parameters(model: CycleGAN) -> dict[str, Any]:
+def _parameters(model: Model) -> dict[str, Any]:
     """All parameters that a step reads or writes, by a name of their own."""
     result = {p.name: p for cell in model.networks().values() for p in cell.get_parameters()}
-    for name, optimizer in (("g_optimizer", model.g_optimizer), ("d_optimizer", model.d_optimizer)):
+    for name, optimizer in model.optimizers.items():
         own = [p for p in optimizer.get_parameters() if p.name not in result]
         result |= {f"{name}.{p.name}": p for p in own}
     return result

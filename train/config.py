@@ -19,12 +19,17 @@ else:
 
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "dict[str, Any]": (dict,)}
 GANS = ("lsgan", "vanilla")
+REALS = ("teacher", "domain_b")
+DISTILLATION = {"pool": 0}  # defaults that are others with a teacher: pix2pix has no pool
 DIFFAUGMENT = ("color", "translation")  # the policies of `train.diffaugment`
 AT_LEAST_1 = (
     *("size", "d_width", "d_scales", "batch", "steps"),
-    *("identity_every", "log_every", "sample_every", "save_every", "collapse_steps"),
+    *("identity_every", "log_every", "sample_every", "save_every", "collapse_steps", "distill_layers"),
 )
-NOT_NEGATIVE = ("decay_steps", "pool", "rate", "d_rate", "cycle", "identity", "luminance", "luminance_start")
+NOT_NEGATIVE = (
+    *("decay_steps", "pool", "rate", "d_rate", "cycle", "identity", "luminance", "luminance_start"),
+    *("adversarial", "recon", "distill"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,16 @@ class Config:
     d_scales: int = 1  # discriminators a domain, each at half the size of the one before (pix2pixHD)
     diffaugment: str = ""  # "color,translation" or one of them
     start: str = ""  # weights (.npz) to start from
+    # Distillation (`train.distill`), if there is a teacher: its weights, which network of them, and that one's kind
+    teacher: str = ""
+    teacher_network: str = "ema"
+    teacher_generator: str = "resnet-9"
+    teacher_options: dict[str, Any] = field(default_factory=dict)
+    reals: str = "teacher"  # of the discriminator: the teacher's pictures, or those of domain_b
+    adversarial: float = 1.0
+    recon: float = 10.0
+    distill: float = 0.01
+    distill_layers: int = 4
     # Loss
     gan: str = "lsgan"
     cycle: float = 10.0
@@ -79,6 +94,7 @@ class Config:
         for name in NOT_NEGATIVE:
             _require(getattr(self, name) >= 0, name, self, "must not be negative")
         _require(self.gan in GANS, "gan", self, f"must be one of {', '.join(GANS)}")
+        _require(self.reals in REALS, "reals", self, f"must be one of {', '.join(REALS)}")
         parts = set(filter(None, self.diffaugment.split(",")))
         _require(parts <= set(DIFFAUGMENT), "diffaugment", self, f"must be of {', '.join(DIFFAUGMENT)}, with commas")
         _require(0 < self.smallest_crop <= 1, "smallest_crop", self, "must be above 0, at most 1")
@@ -105,10 +121,12 @@ class Config:
     def toml(self) -> str:
         """What `read_config` reads back as the same."""
         fields = dataclasses.asdict(self)
-        options = fields.pop("generator_options")
+        tables = {name: fields.pop(name) for name, value in list(fields.items()) if isinstance(value, dict)}
         lines = [f"{name} = {_toml(value)}" for name, value in fields.items()]
-        lines += ["", "[generator_options]"] * bool(options)
-        return "\n".join([*lines, *(f"{name} = {_toml(value)}" for name, value in options.items())]) + "\n"
+        for table, options in tables.items():
+            lines += ["", f"[{table}]"] * bool(options)
+            lines += [f"{name} = {_toml(value)}" for name, value in options.items()]
+        return "\n".join(lines) + "\n"
 
 
 def read_config(path: Path, settings: Iterable[str] = ()) -> Config:
@@ -140,6 +158,7 @@ def config_from(fields: Mapping[str, Any], origin: object) -> Config:
             raise TrainError(f"{origin}: {name} = {value!r}: must be {known[name]}")
     if "name" not in fields:
         raise TrainError(f"{origin}: needs a name")
+    fields = {**DISTILLATION, **fields} if fields.get("teacher") else fields
     converted = {name: float(value) if known[name] == "float" else value for name, value in fields.items()}
     return Config(**converted)
 

@@ -92,7 +92,7 @@ class CycleGAN:
         self.ema_parameters = ParameterTuple([*self.ema_ab.trainable_params(), *self.ema_ba.trainable_params()])
         self.g_optimizer = nn.Adam(self.g_parameters, 1e-4, beta1)
         self.d_optimizer = nn.Adam(self.d_parameters, 1e-4, beta1)
-        self._average = _Average(self.ema_parameters, self.g_parameters)
+        self._average = Average(self.ema_parameters, self.g_parameters)
         self._compiled: dict[object, Compiled] = {}
         self.restart_average()
 
@@ -231,7 +231,7 @@ def compiled_step(
     return step
 
 
-class _Average(nn.Cell):
+class Average(nn.Cell):
     """old = old + share (new - old), for two lists of parameters."""
 
     def __init__(self, old: ParameterTuple, new: ParameterTuple) -> None:

@@ -28,6 +28,11 @@ class Workers:
     rank: int = 0
     size: int = 1
 
+    @property
+    def leads(self) -> bool:
+        """Whether this worker writes what the run leaves."""
+        return self.rank == 0
+
     def mean(self, values: Sequence[float]) -> list[float]:
         """Of each value over all workers."""
         if self.size == 1:
@@ -52,8 +57,9 @@ ALONE = Workers()
 
 def join_workers() -> Workers:
     """The place that `msrun` gave this process, once MindSpore's device is set; alone if started otherwise."""
-    if os.environ.get("MS_ROLE") != "MS_WORKER":
+    if os.environ.get("MS_ROLE") not in ("MS_WORKER", "MS_SCHED"):
         return ALONE
+    # The scheduler, which msrun starts as it starts the workers, stays in init() until they are done, and ends there.
     try:
         init()
     except (RuntimeError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ import pytest
 from PIL import Image
 from train_support import PHOTOS, ROOT
 
+from h2a_batch.errors import H2AError
 from train import checkpoint, report
 from train.config import Config, config_from, read_config, tomllib
+from train.cyclegan import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES
 from train.data import Domain, batches
 from train.errors import TrainError
-from train.fit import Watch, fit
+from train.fit import Watch, fit, held, is_flat
 from train.lite import run_on_lite
 
 SMOKE = ROOT / "train" / "configs" / "smoke.toml"
@@ -63,7 +66,7 @@ def test_resuming_is_the_same_as_not_stopping(whole: Path, tmp_path: Path) -> No
 def test_what_a_run_leaves(whole: Path) -> None:
     rows = report.read_log(whole / "log.csv")
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
-    assert all(float(row[name]) > 0 for row in rows for name in report.LOSSES)
+    assert all(float(row[name]) > 0 for row in rows for name in (*GENERATOR_LOSSES, *DISCRIMINATOR_LOSSES))
     config = tomllib.loads((whole / "config.toml").read_text())
     assert config_from(config, "config.toml") == smoke("steps=4")
     assert json.loads((whole / "about.json").read_text())["mindspore"]
@@ -72,7 +75,7 @@ def test_what_a_run_leaves(whole: Path) -> None:
     with Image.open(whole / "samples" / "losses.png") as plot:
         assert len(plot.convert("RGB").getcolors(100000) or []) > 5
     stored = arrays(whole)
-    assert stored["pool_a"].shape == (2, 3, 64, 64)
+    assert stored["pool_a"].shape == (1, 2, 3, 64, 64)
     assert stored["g_optimizer.beta1_power"] == pytest.approx(0.5**4, rel=1e-5)
     assert sum(name.startswith("g_optimizer.moment") for name in stored) == 4 * sum(
         n.startswith("gab.") for n in stored
@@ -88,6 +91,17 @@ def test_a_run_is_not_overwritten_and_not_taken_for_another(whole: Path, tmp_pat
         fit(smoke("d_width=4"), whole, resume=True)
 
 
+def test_two_runs_do_not_share_a_folder(whole: Path) -> None:
+    """Nor does one that ended, or failed, keep it."""
+    before = (whole / checkpoint.CHECKPOINT).read_bytes()
+    with held(whole), pytest.raises(H2AError, match=f"another run .process {os.getpid()}. is writing here") as caught:
+        fit(smoke("steps=5"), whole, resume=True)
+    assert "\n" not in str(caught.value)
+    assert (whole / checkpoint.CHECKPOINT).read_bytes() == before
+    with held(whole):
+        pass
+
+
 def test_a_run_that_diverges_ends_with_its_checkpoint_kept(tmp_path: Path) -> None:
     """At a rate of 1e30 the weights overflow in the first steps."""
     fit(smoke("steps=3"), tmp_path, stop_after=1)
@@ -98,21 +112,17 @@ def test_a_run_that_diverges_ends_with_its_checkpoint_kept(tmp_path: Path) -> No
 
 
 def test_collapse_ends_a_run() -> None:
-    losses, flat, lively = (
-        {"d_a": 0.1, "d_b": 0.1},
-        np.zeros((1, 3, 8, 8)),
-        np.random.default_rng(0).normal(size=(1, 3, 8, 8)),
-    )
-    watch = Watch(3)
+    losses, flat, lively = {"d_a": 0.1, "d_b": 0.1}, np.zeros((1, 3, 8, 8)), np.eye(8)[None, None]
+    watch = Watch(3, DISCRIMINATOR_LOSSES)
     for step, fake in enumerate([flat, flat, lively, flat, flat]):
-        watch.check(step, losses, lively, fake)
+        watch.check(step, losses, is_flat([lively, fake]))
     with pytest.raises(TrainError, match="a generator has collapsed"):
-        watch.check(6, losses, lively, flat)
-    watch = Watch(1)
+        watch.check(6, losses, is_flat([lively, flat]))
+    watch = Watch(1, DISCRIMINATOR_LOSSES)
     with pytest.raises(TrainError, match="the discriminators have won"):
-        watch.check(1, {"d_a": 0.0, "d_b": 1e-7}, lively)
+        watch.check(1, {"d_a": 0.0, "d_b": 1e-7}, False)
     with pytest.raises(TrainError, match="step 7: the loss d_b is not a number"):
-        watch.check(7, {"d_a": 0.1, "d_b": float("nan")}, lively)
+        watch.check(7, {"d_a": 0.1, "d_b": float("nan")}, False)
 
 
 def test_sigint_saves_and_ends(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""What the training loop drives: the interface, and CycleGAN behind it. The other one is `train.distill`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+from numpy.typing import NDArray
+
+from train.config import Config
+from train.cyclegan import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, CycleGAN, ImagePool
+
+Array = NDArray[np.float32]
+Losses = dict[str, float]
+
+
+class Model(Protocol):
+    """Networks, and how one step trains them. Everything that a step changes is in networks, optimizers and pools."""
+
+    panels: tuple[tuple[str, ...], ...]  # the losses: columns of the log, and in these groups the plot
+    discriminator_losses: tuple[str, ...]
+    summary: Mapping[str, tuple[str, ...]]  # sums of losses, for the progress bar
+    optimizers: Mapping[str, Any]
+    pools: Mapping[str, ImagePool]
+
+    def networks(self) -> dict[str, nn.Cell]:
+        """By the names that files of weights use; the parameters' names begin with them."""
+
+    def step(self, step: int, x: Array, y: Array, random: np.random.Generator) -> tuple[Losses, tuple[Array, ...]]:
+        """One step of all optimizers on pictures of the two domains: the losses by name, the generated pictures."""
+
+    def average(self, decay: float) -> None:
+        """average = decay average + (1 - decay) generator."""
+
+    def samples(self, x: Array, y: Array) -> list[Array]:
+        """The rows of the sheet of samples for pictures of the two domains."""
+
+
+class Unpaired:
+    """CycleGAN with its two pools of generated pictures."""
+
+    panels = (GENERATOR_LOSSES, DISCRIMINATOR_LOSSES)
+    discriminator_losses = DISCRIMINATOR_LOSSES
+    summary: Mapping[str, tuple[str, ...]] = {
+        "gan": ("gan_ab", "gan_ba"),
+        "cycle": ("cycle_a", "cycle_b"),
+        "d": DISCRIMINATOR_LOSSES,
+    }
+
+    def __init__(self, config: Config, cyclegan: CycleGAN) -> None:
+        self.config, self.cyclegan = config, cyclegan
+        self.optimizers = {"g_optimizer": cyclegan.g_optimizer, "d_optimizer": cyclegan.d_optimizer}
+        self.pools = {"a": ImagePool(config.pool), "b": ImagePool(config.pool)}
+        self.networks, self.average = cyclegan.networks, cyclegan.average
+
+    def step(self, step: int, x: Array, y: Array, random: np.random.Generator) -> tuple[Losses, tuple[Array, ...]]:
+        config, rate = self.config, self.config.rate_at(step)
+        losses, fake_b, fake_a = self.cyclegan.train_generators(
+            x, y, rate, config.identity_at(step), config.luminance_at(step), random=random
+        )
+        old_a, old_b = self.pools["a"].query(fake_a, random), self.pools["b"].query(fake_b, random)
+        losses |= self.cyclegan.train_discriminators(x, y, old_a, old_b, rate * config.d_rate, random=random)
+        return losses, (fake_a, fake_b)
+
+    def samples(self, x: Array, y: Array) -> list[Array]:
+        """Faces, the average G of them, anime, the average F of them."""
+        return [x, translated(self.cyclegan.ema_ab, x), y, translated(self.cyclegan.ema_ba, y)]
+
+
+def translated(generator: Any, pictures: Array) -> Array:
+    """One by one, so that the memory of a step is enough."""
+    return np.concatenate([generator(Tensor(picture[None], ms.float32)).asnumpy() for picture in pictures])
