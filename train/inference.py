@@ -1,6 +1,6 @@
 """A trained generator as the equal network that is exported: the same function, arranged for inference on a CPU.
 
-Three rewrites, each exact algebra, so that only rounding differs (about 2e-6 in [-1, 1]):
+Four rewrites, each exact algebra, so that only rounding differs (about 2e-6 in [-1, 1]):
 
 1. No bias in front of an instance norm: the norm subtracts the mean, and the bias with it.
 2. Channels last. MindSpore Lite runs its CPU convolutions on (N, H, W, C) and puts a transpose before and after each.
@@ -10,7 +10,11 @@ Three rewrites, each exact algebra, so that only rounding differs (about 2e-6 in
    3x3 convolution that makes the four pixels of each 2x2 cell ("phases") as channels, phase-major, and an interleaving
    of them. The 3x3 form has 2.25 times the multiply-accumulates, but Lite has a fast (Winograd) kernel for it and
    none for transposed ones. A zero-padded convolution that follows is rewritten to read and write phases, so that
-   only its three output channels are interleaved at full size.
+   only its three output channels are interleaved at full size. In the U-Net it pays only where the picture is large
+   and the kernels are small: at its outermost levels.
+4. Means in two stages, of each row and then of these. Lite adds up in plain order, where the last of 65,536 numbers
+   finds three digits gone: with one sum a `ResNetGenerator` is several times further from MindSpore. `FastGenerator`
+   keeps the one sum, so that the shipped model stays what it is, byte for byte.
 
 Measured with MindSpore Lite 2.0.0: see `train/README.md`.
 """
@@ -22,7 +26,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from train.errors import TrainError
-from train.networks import ConvBlock, ReflectConv2d, ResidualBlock, conv2d
+from train.networks import FastGenerator, InstanceNorm, ReflectConv2d, ResidualBlock, UNetGenerator, conv2d
 
 Array = NDArray[np.float32]
 
@@ -30,32 +34,40 @@ Array = NDArray[np.float32]
 # out[2i] = w[3] x[i-1] + w[1] x[i];  out[2i+1] = w[2] x[i] + w[0] x[i+1]
 SUBPIXEL_TAPS = {0: {0: 3, 1: 1}, 1: {1: 2, 2: 0}}
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
+# Of the U-Net, from the outside. At 256x256 Lite is as fast with 3 to 5, slower with 8; each makes the file larger.
+SUBPIXEL_LEVELS = 3
 
 
 def inference_form(generator: nn.Cell) -> nn.Cell:
     """The equal inference network of a generator from `train.networks`; the generator is not changed.
 
-    (N, 3, H, W) in [-1, 1] -> the same, as the generator itself.
+    (N, 3, H, W) in [-1, 1] -> the same, as the generator itself. Raises TrainError for layers without a known form.
     """
+    if isinstance(generator, UNetGenerator):
+        return _UNetForm(generator).set_train(False)
+    norm = _ChannelsLastNorm if isinstance(generator, FastGenerator) else _TwoStageNorm
     layers = list(generator.layers)
     cells: list[nn.Cell] = []
     phases = False  # the value between two layers holds 2x2 pixels a position
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         if isinstance(layer, ResidualBlock):
-            cells.append(_Sum(_block(layer.first), _block(layer.second)))
-        elif isinstance(layer, ConvBlock) and _is_subpixel(layer.conv):
-            cells += [_subpixel(layer.conv), _ChannelsLastNorm(layer)]
+            cells.append(_Sum(_block(layer.first, norm), _block(layer.second, norm)))
+        elif is_block(layer) and _is_subpixel(layer.conv):
+            cells += _layer(layer.conv, _norm_of(layer), layer.activation, norm, subpixel=True)
             phases = _takes_phases(following)
             cells += [] if phases else [_Interleave()]
-        elif isinstance(layer, ConvBlock):
-            cells.append(_block(layer))
+        elif is_block(layer):
+            cells.append(_block(layer, norm))
         elif isinstance(layer, nn.Conv2d):
             cells += [_on_phases(layer), _Interleave()] if phases else [_plain(layer)]
-        elif isinstance(layer, nn.Tanh):
-            cells.append(nn.Tanh())
         else:
-            raise TrainError(f"no inference form is known for the layer {type(layer).__name__}")
+            cells.append(_activation(layer))
     return _InferenceGenerator(cells).set_train(False)
+
+
+def is_block(layer: nn.Cell) -> bool:
+    """A convolution with an activation behind it, and a norm between them or none."""
+    return isinstance(getattr(layer, "conv", None), (nn.Conv2d, nn.Conv2dTranspose)) and hasattr(layer, "activation")
 
 
 def subpixel_kernel(weight: Array) -> Array:
@@ -106,16 +118,15 @@ class _ChannelsLast(nn.Cell):
 
 
 class _ChannelsLastNorm(nn.Cell):
-    """The norm and ReLU of a block, for (N, H, W, C) or, with the statistics of the whole, phases (N, H/2, W/2, 4C)."""
+    """A norm and its activation, for (N, H, W, C) or, with the statistics of the whole, phases (N, H/2, W/2, 4C)."""
 
-    def __init__(self, block: ConvBlock) -> None:
+    def __init__(self, norm: InstanceNorm, activation: nn.Cell) -> None:
         super().__init__()
-        norm = block.norm
         self.channels = norm.gamma.size
         self.epsilon = norm.epsilon
         self.gamma = _constant(norm.gamma.asnumpy().reshape(1, 1, -1), "gamma")
         self.beta = _constant(norm.beta.asnumpy().reshape(1, 1, -1), "beta")
-        self.activation = nn.ReLU() if isinstance(block.activation, nn.ReLU) else nn.Identity()
+        self.activation = _activation(activation)
 
     def construct(self, x: Tensor) -> Tensor:
         height, width, depth = x.shape[1:]
@@ -125,6 +136,18 @@ class _ChannelsLastNorm(nn.Cell):
         variance = ops.mean(ops.square(difference), 1, True)
         y = difference * (ops.rsqrt(variance + self.epsilon) * self.gamma) + self.beta
         # Before the reshape, so that Lite fuses it into the addition.
+        return ops.reshape(self.activation(y), (-1, height, width, depth))
+
+
+class _TwoStageNorm(_ChannelsLastNorm):
+    """The same with means in two stages."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        height, width, depth = x.shape[1:]
+        y = ops.reshape(x, (-1, height, width * depth // self.channels, self.channels))
+        difference = y - ops.mean(ops.mean(y, 2, True), 1, True)
+        variance = ops.mean(ops.mean(ops.square(difference), 2, True), 1, True)
+        y = difference * (ops.rsqrt(variance + self.epsilon) * self.gamma) + self.beta
         return ops.reshape(self.activation(y), (-1, height, width, depth))
 
 
@@ -148,19 +171,86 @@ class _Sum(nn.Cell):
         return x + self.second(self.first(x))
 
 
-def _block(block: ConvBlock) -> nn.Cell:
-    return nn.SequentialCell(_ChannelsLast(_copied(block.conv, None)), _ChannelsLastNorm(block))
+class _UNetForm(nn.Cell):
+    """`UNetGenerator` on (N, H, W, C) behind its (N, C, H, W) interface."""
+
+    def __init__(self, generator: UNetGenerator) -> None:
+        super().__init__()
+        self.depth = generator.depth
+        self.downs = nn.CellList([nn.SequentialCell(*_level(cell)) for cell in generator.downs])
+        ups = [_level(cell, level < SUBPIXEL_LEVELS) for level, cell in enumerate(generator.ups)]
+        self.ups = nn.CellList([nn.SequentialCell(*cells) for cells in ups])
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = ops.transpose(x, (0, 2, 3, 1))
+        levels = []
+        for down_cell in self.downs:
+            x = down_cell(x)
+            levels.append(x)
+        for level in range(self.depth - 1, 0, -1):
+            x = ops.concat((levels[level - 1], self.ups[level](x)), 3)
+        return ops.transpose(ops.tanh(self.ups[0](x)), (0, 3, 1, 2))
+
+
+def _level(cells: nn.SequentialCell, subpixel: bool = False) -> list[nn.Cell]:
+    """One direction of one level of the U-Net: an activation or none, a convolution, a norm or none."""
+    forms: list[nn.Cell] = []
+    layers = list(cells)
+    for layer, following in zip(layers, [*layers[1:], None], strict=True):
+        if isinstance(layer, (nn.Conv2d, nn.Conv2dTranspose)):
+            norm = following if isinstance(following, InstanceNorm) else None
+            phases = subpixel and _is_subpixel(layer)
+            forms += _layer(layer, norm, nn.Identity(), _TwoStageNorm, phases)
+            forms += [_Interleave()] if phases else []
+        elif not isinstance(layer, InstanceNorm):
+            forms.append(_activation(layer))
+    return forms
+
+
+def _layer(
+    conv: nn.Cell, norm: InstanceNorm | None, activation: nn.Cell, form: type[_ChannelsLastNorm], subpixel: bool
+) -> list[nn.Cell]:
+    """A convolution, its norm where there is one, its activation; a sub-pixel one gives phases."""
+    bias = None if norm else conv.bias.asnumpy()
+    first = _subpixel(conv, bias) if subpixel else _ChannelsLast(_copied(conv, bias))
+    return [first, form(norm, activation) if norm else _activation(activation)]
+
+
+def _block(block: nn.Cell, norm: type[_ChannelsLastNorm]) -> nn.Cell:
+    return nn.SequentialCell(*_layer(block.conv, _norm_of(block), block.activation, norm, subpixel=False))
+
+
+def _norm_of(block: nn.Cell) -> InstanceNorm | None:
+    norm = getattr(block, "norm", None)
+    if norm is None or isinstance(norm, nn.Identity):
+        return None
+    if not isinstance(norm, InstanceNorm):
+        raise _unknown(norm)
+    return norm
+
+
+def _activation(cell: nn.Cell) -> nn.Cell:
+    if isinstance(cell, nn.LeakyReLU):
+        return nn.LeakyReLU(cell.alpha)
+    if isinstance(cell, (nn.ReLU, nn.Tanh, nn.Identity)):
+        return type(cell)()
+    raise _unknown(cell)
+
+
+def _unknown(cell: nn.Cell) -> TrainError:
+    return TrainError(f"no inference form is known for the layer {type(cell).__name__}")
 
 
 def _copied(conv: nn.Conv2d | nn.Conv2dTranspose, bias: Array | None) -> nn.Cell:
     # A copy, because MindSpore renames the parameters of a cell that is put into another.
     weight = conv.weight.asnumpy()
-    if isinstance(conv, nn.Conv2dTranspose):
-        inputs, outputs, kernel = weight.shape[:3]
-        copy = nn.Conv2dTranspose(inputs, outputs, kernel, conv.stride, "pad", conv.padding, has_bias=False)
-        copy.weight.set_data(Tensor(weight))
-        return copy
-    return _conv(weight, bias, conv.stride[0], "reflect" if isinstance(conv, ReflectConv2d) else "zeros")
+    if isinstance(conv, ReflectConv2d):
+        return _conv(weight, bias, conv.stride[0], "reflect")
+    # Transposed ones are (in, out, kernel, kernel), the others (out, in, kernel, kernel).
+    transposed = isinstance(conv, nn.Conv2dTranspose)
+    kind, (inputs, outputs) = (nn.Conv2dTranspose, weight.shape[:2]) if transposed else (nn.Conv2d, weight.shape[1::-1])
+    copy = kind(inputs, outputs, weight.shape[2], conv.stride, "pad", conv.padding, has_bias=bias is not None)
+    return _filled(copy, weight, bias)
 
 
 def _is_subpixel(conv: nn.Cell) -> bool:
@@ -168,8 +258,8 @@ def _is_subpixel(conv: nn.Cell) -> bool:
     return isinstance(conv, nn.Conv2dTranspose) and conv.weight.shape[2:] == (4, 4)
 
 
-def _subpixel(conv: nn.Conv2dTranspose) -> nn.Cell:
-    return _ChannelsLast(_conv(subpixel_kernel(conv.weight.asnumpy()), None))
+def _subpixel(conv: nn.Conv2dTranspose, bias: Array | None) -> nn.Cell:
+    return _ChannelsLast(_conv(subpixel_kernel(conv.weight.asnumpy()), None if bias is None else np.tile(bias, 4)))
 
 
 def _takes_phases(layer: nn.Cell | None) -> bool:
@@ -187,7 +277,10 @@ def _on_phases(conv: nn.Conv2d) -> nn.Cell:
 
 def _conv(weight: Array, bias: Array | None, stride: int = 1, padding: str = "zeros") -> nn.Conv2d:
     outputs, inputs, kernel = weight.shape[:3]
-    conv = conv2d(inputs, outputs, kernel, stride, padding, bias is not None)
+    return _filled(conv2d(inputs, outputs, kernel, stride, padding, bias is not None), weight, bias)
+
+
+def _filled(conv: nn.Cell, weight: Array, bias: Array | None) -> nn.Cell:
     conv.weight.set_data(Tensor(np.ascontiguousarray(weight)))
     if bias is not None:
         conv.bias.set_data(Tensor(np.ascontiguousarray(bias)))

@@ -10,16 +10,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from export_support import as_input, card_file
 from mindspore import nn
 from train_support import PHOTOS, ROOT, forward, shake
 
 from h2a_batch.card import card_of
 from train import export
+from train.__main__ import main
 from train.commands.export import read_card
 from train.errors import TrainError
-from train.export import count_macs, count_parameters, export_generator, read_pictures, synthetic_pictures
+from train.export import (
+    MAX_DIFFERENCE,
+    check_size,
+    count_macs,
+    count_parameters,
+    export_generator,
+    forward_pass,
+    read_pictures,
+    synthetic_pictures,
+    verified,
+)
 from train.lite import run_on_lite
-from train.networks import FastGenerator, build_generator
+from train.networks import FastGenerator, ResNetGenerator, UNetGenerator, build_generator
 from train.weights import write_weights
 
 CARD_FILE = ROOT / "train" / "cards" / "anime-256.toml"
@@ -80,6 +92,91 @@ def test_a_card_that_the_network_cannot_serve_is_refused(change: dict[str, objec
         export_generator(tiny(), {**CARD, "input": {**PIXELS, **change}}, tmp_path / "x.mindir")
 
 
+def test_each_generator_says_what_size_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for cell, stride in [
+        (FastGenerator((8, 8, 16), 1, 8), 8),
+        (ResNetGenerator(1, 4), 4),
+        (UNetGenerator(2, 5), 32),
+        (UNetGenerator(2, 5, "none"), 32),
+    ]:
+        check_size(cell, (1, 3, stride, 3 * stride))
+        for shape in ((1, 3, stride // 2, stride), (1, 3, stride, stride + 2)):
+            with pytest.raises(TrainError, match=f"needs a width and height divisible by {stride}"):
+                check_size(cell, shape)
+    write_weights(tmp_path / "w.npz", {"ema": UNetGenerator(2)})
+    card = card_file(tmp_path / "c.toml", "unet-256", 128, "{width = 2}")
+    assert main(["export", "--weights", str(tmp_path / "w.npz"), "--card", str(card), str(tmp_path)]) == 2
+    assert "UNetGenerator needs a width and height divisible by 256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "size"),
+    [
+        ("unet-256", "{width = 8, depth = 6}", 64),
+        ("unet-256", '{width = 4, depth = 4, norm = "none"}', 48),
+        ("resnet-6", "{width = 8}", 64),
+        ("resnet-6", '{width = 4, padding = "zeros", norm = "none"}', 36),
+    ],
+)
+def test_every_kind_of_generator_can_be_exported(network: str, options: str, size: int, tmp_path: Path) -> None:
+    card = card_file(tmp_path / "card.toml", network, size, options)
+    generator = shake(build_generator(network, **read_card(card)["generator"]["options"]))
+    write_weights(tmp_path / "w.npz", {"ema": generator})
+    arguments = ("--weights", tmp_path / "w.npz", "--card", card, "--images", PHOTOS, tmp_path)
+    assert main(["export", *map(str, arguments)]) == 0
+    path = tmp_path / "tiny.mindir"
+    facts = card_of(path).facts
+    assert facts["generator"]["parameters"] == count_parameters(generator)
+    assert facts["verified"]["pictures"] + facts["verified"].get("left_out", 0) == 10
+    x = as_input(read_pictures(PHOTOS, facts))
+    expected = forward(generator, x)
+    assert expected.std() > 0.01
+    assert np.abs(run_on_lite(path, x) - expected).max() <= MAX_DIFFERENCE
+
+
+def test_a_picture_of_one_colour_is_left_out_only_where_mindspore_has_no_answer_to_it() -> None:
+    gray, *others = as_input(synthetic_pictures(32, 32))
+    for generator, stable in [(ResNetGenerator(6, 4), False), (ResNetGenerator(6, 4, norm="none"), True)]:
+        x = np.stack([gray, *others])
+        expected = forward_pass(generator, x)
+        fields = verified(generator, x, expected, expected, "It 1")
+        assert (fields["max_abs_difference"], fields["pictures"], "left_out" in fields) == (0, 4, False)
+        for picture, change in [(0, 0.01), (2, 0.01), (0, np.nan)]:
+            actual = expected.copy()
+            actual[picture, 0, 5, 5] += change
+            if picture == 0 and not stable and change == 0.01:
+                fields = verified(generator, x, expected, actual, "It 1")
+                assert (fields["pictures"], fields["left_out"]) == (3, 1)
+            else:
+                with pytest.raises(TrainError, match=f"It differs from MindSpore by .* on picture {picture + 1} of 4"):
+                    verified(generator, x, expected, actual, "It 1")
+
+
+def test_a_direction_finds_its_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = card_file(tmp_path / "c.toml", "fast", 16, "{channels = [4, 4, 4], blocks = 1, last = 4}")
+    cells = {name: shake(FastGenerator((4, 4, 4), 1, 4), n) for n, name in enumerate(("gab", "gba", "ema"))}
+    write_weights(tmp_path / "w.npz", cells)
+    inputs = ("--weights", str(tmp_path / "w.npz"), "--card", str(card))
+    for arguments, network, said in [
+        ((), "ema", "network ema of {} (a2b)\n"),
+        (("--direction", "b2a", "--name", "faces"), "gba", "network gba of {} (b2a): it has no average 'ema_ba'"),
+        (("--network", "gab", "--name", "last"), "gab", "network gab of {}\n"),
+    ]:
+        assert main(["export", *inputs, *arguments, str(tmp_path)]) == 0
+        assert said.format(tmp_path / "w.npz") in capsys.readouterr().out
+        name = arguments[-1] if arguments else "tiny"
+        facts = json.loads((tmp_path / f"{name}.json").read_text())
+        assert (facts["name"], facts["weights"]["network"]) == (name, network)
+        x = as_input(read_pictures(PHOTOS, facts))
+        assert np.abs(run_on_lite(tmp_path / f"{name}.mindir", x) - forward(cells[network], x)).max() < MAX_DIFFERENCE
+    for arguments, message in [
+        (("--direction", "b2a", "--network", "ema"), "--network ema is a2b, not b2a"),
+        (("--name", "../x"), "the model's name '../x' must be usable as a file's name"),
+    ]:
+        assert main(["export", *inputs, *arguments, str(tmp_path)]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_the_command_writes_a_verified_model(tmp_path: Path) -> None:
     write_weights(tmp_path / "w.npz", {"ema": shake(build_generator("fast"))})
     text = CARD_FILE.read_text().replace("256\n", "64\n")
@@ -94,32 +191,37 @@ def test_the_command_writes_a_verified_model(tmp_path: Path) -> None:
 
 
 def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
-    write_weights(tmp_path / "w.npz", {"ema": shake(build_generator("fast"))})
-    (tmp_path / "card.toml").write_text(CARD_FILE.read_text().replace("256\n", "32\n"))
+    write_weights(tmp_path / "w.npz", {"ema": tiny()})
+    card = card_file(tmp_path / "card.toml", "fast", 32, "{channels = [8, 8, 16], blocks = 1, last = 8}")
     for name in "ab":
-        arguments = ("--weights", tmp_path / "w.npz", "--card", tmp_path / "card.toml", tmp_path / f"{name}.mindir")
+        arguments = ("--weights", tmp_path / "w.npz", "--card", card, tmp_path / f"{name}.mindir")
         assert train_command("export", *arguments).returncode == 0
     assert (tmp_path / "a.mindir").read_bytes() == (tmp_path / "b.mindir").read_bytes()
 
 
-def test_mistakes_are_one_clear_line(tmp_path: Path) -> None:
+def test_mistakes_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_weights(tmp_path / "w.npz", {"gab": FastGenerator((8, 8, 16), 1, 8)})
     (tmp_path / "bad.toml").write_text("name = ")
     (tmp_path / "poor.toml").write_text("name = 'x'")
     weights, card = tmp_path / "w.npz", CARD_FILE
+    unknown = card_file(tmp_path / "unknown.toml", "vast", 64)
+    wrong = card_file(tmp_path / "wrong.toml", "resnet-9", 64, '{padding = "zero"}')
     for arguments, message in [
-        (("--weights", weights, "--card", card), "has no network 'ema': it has gab"),
+        (("--weights", weights, "--network", "ema", "--card", card), "has no network 'ema': it has gab"),
+        (("--weights", weights, "--direction", "b2a", "--card", card), "no network 'ema_ba' or 'gba': it has gab"),
         (("--weights", weights, "--network", "gab", "--card", card), "weights do not fit FastGenerator"),
         (("--weights", tmp_path / "none.npz", "--card", card), "none.npz: no such file"),
         (("--weights", weights, "--card", tmp_path / "bad.toml"), "bad.toml: not a TOML file"),
         (("--weights", weights, "--card", tmp_path / "poor.toml"), "the card needs a table 'input'"),
         (("--weights", weights, "--card", tmp_path / "none.toml"), "none.toml"),
+        (("--weights", weights, "--card", unknown), "[generator]: unknown generator 'vast'"),
+        (("--weights", weights, "--card", wrong), "[generator]: padding 'zero': must be one of zeros, reflect"),
     ]:
-        done = train_command("export", *arguments, tmp_path)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert done.stderr.startswith("train export: ")
-        assert done.stderr.count("\n") == 1
+        assert main(["export", *map(str, arguments), str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.startswith("train export: ")
+        assert error.count("\n") == 1
     assert not list(tmp_path.glob("*.mindir"))
 
 

@@ -16,7 +16,7 @@ from train_support import Array, forward, shake
 from train.export import MAX_DIFFERENCE
 from train.lite import run_on_lite
 from train.mindir import MOVED, UNCHANGED, MindIRError, to_version_1
-from train.networks import FastGenerator, PatchDiscriminator, ResNetGenerator
+from train.networks import FastGenerator, PatchDiscriminator, ResNetGenerator, UNetGenerator
 
 
 class Normalised(nn.Cell):
@@ -34,6 +34,7 @@ CELLS = {
     "fast": lambda: FastGenerator((8, 8, 16), 2, 8),
     "resnet": lambda: ResNetGenerator(2, 8),
     "resnet-zeros": lambda: ResNetGenerator(1, 8, "zeros"),
+    "unet": lambda: UNetGenerator(4, 5),
     "discriminator": lambda: PatchDiscriminator(8),
     "batch-norm": Normalised,
 }
