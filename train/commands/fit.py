@@ -41,7 +41,13 @@ def run(options: argparse.Namespace) -> None:
     from train.fit import fit
     from train.parallel import join_workers
 
-    ms.set_device(options.device)
+    try:
+        ms.set_device(options.device)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainError(
+            f"--device {options.device}: MindSpore {ms.__version__} cannot use it here: {reason}"
+        ) from error
     workers = join_workers()
     step = fit(config, out, options.resume, options.stop_after, workers)
     if workers.leads:
