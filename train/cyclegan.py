@@ -52,6 +52,21 @@ def luminance(x: Tensor) -> Tensor:
 GAN_LOSSES = {"lsgan": lsgan, "vanilla": vanilla}
 
 
+def over_scales(gan: str, discriminators: tuple[nn.Cell, ...], x: Tensor, target: float) -> Tensor:
+    """The GAN loss summed over discriminators, each seeing (N, C, H, W) at half the size of the one before."""
+    loss, total = GAN_LOSSES[gan], ops.zeros((), ms.float32)
+    for scale, discriminator in enumerate(discriminators):
+        if scale > 0:
+            x = ops.avg_pool2d(x, 2, 2)
+        total = total + loss(discriminator(x), target)
+    return total
+
+
+def by_scale(name: str, discriminators: tuple[nn.Cell, ...]) -> dict[str, nn.Cell]:
+    """The discriminators by the names that files of weights use: NAME, NAME2, ..."""
+    return {f"{name}{scale if scale > 1 else ''}": cell for scale, cell in enumerate(discriminators, 1)}
+
+
 @dataclass(frozen=True)
 class Weights:
     """The factors of the loss terms; the adversarial ones have 1."""
@@ -98,19 +113,12 @@ class CycleGAN:
 
     def networks(self) -> dict[str, nn.Cell]:
         """By the names that files of weights use; `ema` is the average of `gab`, as the PyTorch twin writes it."""
-        domains = (("da", self.d_a), ("db", self.d_b))
-        scales = {f"{name}{i if i > 1 else ''}": d for name, ds in domains for i, d in enumerate(ds, 1)}
+        scales = {**by_scale("da", self.d_a), **by_scale("db", self.d_b)}
         return {"gab": self.g_ab, "gba": self.g_ba, **scales, "ema": self.ema_ab, "ema_ba": self.ema_ba}
 
     def adversarial(self, discriminators: tuple[nn.Cell, ...], x: Tensor, target: float, drawn: Draw = ()) -> Tensor:
         """The GAN loss of pictures that are to be taken for `target` (1 real, 0 generated), summed over the scales."""
-        gan, total = GAN_LOSSES[self.weights.gan], ops.zeros((), ms.float32)
-        x = augment(x, drawn)
-        for scale, discriminator in enumerate(discriminators):
-            if scale > 0:
-                x = ops.avg_pool2d(x, 2, 2)
-            total = total + gan(discriminator(x), target)
-        return total
+        return over_scales(self.weights.gan, discriminators, augment(x, drawn), target)
 
     def generator_loss(
         self, x: Tensor, y: Tensor, gray: Tensor, identity: bool, light: bool, *drawn: Tensor
@@ -182,8 +190,7 @@ class CycleGAN:
 
     def restart_average(self) -> None:
         """The averages start as the generators are."""
-        for old, new in zip(self.ema_parameters, self.g_parameters, strict=True):
-            old.set_data(Tensor(new.asnumpy()))
+        self._average.restart()
 
     def _generator_step(self, identity: bool, light: bool) -> Compiled:
         key = ("g", identity, light)
@@ -243,6 +250,10 @@ class Average(nn.Cell):
         for i in range(len(self.old)):
             ops.assign(self.old[i], self.old[i] + share * (self.new[i] - self.old[i]))
         return share
+
+    def restart(self) -> None:
+        for old, new in zip(self.old, self.new, strict=True):
+            old.set_data(Tensor(new.asnumpy()))
 
 
 class ImagePool:

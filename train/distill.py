@@ -20,11 +20,11 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
 from train.config import Config
-from train.cyclegan import GAN_LOSSES, Average, ImagePool, compiled_step, l1
+from train.cyclegan import Average, ImagePool, by_scale, compiled_step, l1, over_scales
 from train.diffaugment import Draw, augment, draw
 from train.errors import TrainError
 from train.models import Array, Losses, translated
-from train.networks import PatchDiscriminator, ResidualBlock, UNetGenerator, build_generator
+from train.networks import PatchDiscriminator, ResidualBlock, build_generator, total_stride
 from train.parallel import ALONE, Workers
 from train.weights import Arrays, WeightsError, load_network, read_weights
 
@@ -78,8 +78,7 @@ class Distillation:
             "d_optimizer": nn.Adam(self.d_parameters, 1e-4, config.beta1),
         }
         self.pools = {"b": ImagePool(config.pool)}
-        self._averaged = [ParameterTuple(cell.trainable_params()) for cell in (self.ema, self.student)]
-        self._average = Average(*self._averaged)
+        self._average = Average(*(ParameterTuple(cell.trainable_params()) for cell in (self.ema, self.student)))
         self._compile(workers)
         self.restart_average()
 
@@ -100,8 +99,7 @@ class Distillation:
 
     def networks(self) -> dict[str, nn.Cell]:
         """`dab` is the discriminator of pairs, `db` that of pictures alone; `ema` is the average of `gab`."""
-        name = "dab" if self.conditional else "db"
-        scales = {f"{name}{i if i > 1 else ''}": d for i, d in enumerate(self.discriminators, 1)}
+        scales = by_scale("dab" if self.conditional else "db", self.discriminators)
         adapt = {"adapt": self.adapt} if len(self.adapt) else {}
         return {"gab": self.student, **scales, **adapt, "ema": self.ema}
 
@@ -110,14 +108,9 @@ class Distillation:
 
         `seen`: (N, 6, H, W), face and picture joined, or (N, 3, H, W); both are augmented alike.
         """
-        gan, total = GAN_LOSSES[self.factors.gan], ops.zeros((), ms.float32)
         if drawn:
             seen = ops.concat([augment(seen[:, i : i + 3], drawn) for i in range(0, seen.shape[1], 3)], 1)
-        for scale, discriminator in enumerate(self.discriminators):
-            if scale > 0:
-                seen = ops.avg_pool2d(seen, 2, 2)
-            total = total + gan(discriminator(seen), target)
-        return total
+        return over_scales(self.factors.gan, self.discriminators, seen, target)
 
     def generator_loss(self, x: Tensor, truth: Tensor, *more: Tensor) -> Tensors:
         """L = adversarial + recon E|G(x) - T(x)| + distill sum of E(f(features of G) - features of T)^2.
@@ -169,8 +162,7 @@ class Distillation:
 
     def restart_average(self) -> None:
         """The average starts as the student is."""
-        for old, new in zip(*self._averaged, strict=True):
-            old.set_data(Tensor(new.asnumpy()))
+        self._average.restart()
 
     def samples(self, x: Array, y: Array) -> list[Array]:
         """Faces, the teacher's pictures of them, those of the student's average."""
@@ -248,8 +240,7 @@ def _generator(network: str, options: dict[str, Any], size: int, prefix: str = "
         cell = build_generator(network, **options)
     except (ValueError, TypeError) as error:
         raise TrainError(f"{prefix}generator {network!r} with {options}: {error}") from error
-    stride = 2**cell.depth if isinstance(cell, UNetGenerator) else 8
-    if size % stride:
+    if size % (stride := total_stride(cell)):
         raise TrainError(f"size = {size}: {prefix}generator {network!r} needs a multiple of {stride}")
     return cell
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from train.errors import TrainError
 from train.inference import inference_form
 from train.lite import lite_version, run_on_lite
 from train.mindir import to_version_1
+from train.networks import total_stride
 from train.onnx_export import OPSET, card_metadata, onnx_bytes, run_on_onnx_runtime
 
 Picture = NDArray[np.uint8]  # (height, width, 3), RGB
@@ -203,8 +203,7 @@ def input_shape(card: Fields) -> tuple[int, int, int, int]:
 
 def check_size(cell: nn.Cell, shape: tuple[int, ...]) -> None:
     """TrainError where height and width of (1, 3, height, width) are not divisible by the generator's total stride."""
-    # Each generator is one chain: its strided convolutions halve one after the other, the transposed ones undo it.
-    stride = prod(c.stride[0] for _, c in cell.cells_and_names() if isinstance(c, nn.Conv2d))
+    stride = total_stride(cell)
     if shape[2] % stride or shape[3] % stride:
         raise TrainError(
             f"the card's input is {shape[3]}x{shape[2]}: {type(cell).__name__} needs a width and height"

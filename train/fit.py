@@ -30,6 +30,7 @@ from train.data import POOLS, Array, batches, fixed_pictures, random_of
 from train.distill import Distillation
 from train.errors import TrainError
 from train.models import Model, Unpaired
+from train.networks import total_stride
 from train.parallel import ALONE, Workers
 
 Networks = TypeVar("Networks", CycleGAN, Distillation)
@@ -122,6 +123,8 @@ def build(config: Config, workers: Workers = ALONE) -> CycleGAN:
         )
     except (ValueError, TypeError) as error:
         raise TrainError(f"generator {config.generator!r} with {config.generator_options}: {error}") from error
+    if config.size % (stride := total_stride(model.g_ab)):
+        raise TrainError(f"size = {config.size}: generator {config.generator!r} needs a multiple of {stride}")
     return started(config, model, workers)
 
 

@@ -13,10 +13,7 @@ Four rewrites, each exact algebra, so that only rounding differs (about 2e-6 in 
    only its three output channels are interleaved at full size. In the U-Net it pays only where the picture is large
    and the kernels are small: at its outermost levels.
 4. Means in two stages, of each row and then of these. Lite adds up in plain order, where the last of 65,536 numbers
-   finds three digits gone: with one sum a `ResNetGenerator` is several times further from MindSpore. `FastGenerator`
-   keeps the one sum, so that the shipped model stays what it is, byte for byte.
-
-Measured with MindSpore Lite 2.0.0: see `train/README.md`.
+   finds three digits gone: with one sum a network is several times further from MindSpore.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from train.errors import TrainError
-from train.networks import FastGenerator, InstanceNorm, ReflectConv2d, ResidualBlock, UNetGenerator, conv2d
+from train.networks import InstanceNorm, ReflectConv2d, ResidualBlock, UNetGenerator, conv2d
 
 Array = NDArray[np.float32]
 
@@ -45,19 +42,18 @@ def inference_form(generator: nn.Cell) -> nn.Cell:
     """
     if isinstance(generator, UNetGenerator):
         return _UNetForm(generator).set_train(False)
-    norm = _ChannelsLastNorm if isinstance(generator, FastGenerator) else _TwoStageNorm
     layers = list(generator.layers)
     cells: list[nn.Cell] = []
     phases = False  # the value between two layers holds 2x2 pixels a position
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         if isinstance(layer, ResidualBlock):
-            cells.append(_Sum(_block(layer.first, norm), _block(layer.second, norm)))
+            cells.append(_Sum(_block(layer.first), _block(layer.second)))
         elif is_block(layer) and _is_subpixel(layer.conv):
-            cells += _layer(layer.conv, _norm_of(layer), layer.activation, norm, subpixel=True)
+            cells += _layer(layer.conv, _norm_of(layer), layer.activation, subpixel=True)
             phases = _takes_phases(following)
             cells += [] if phases else [_Interleave()]
         elif is_block(layer):
-            cells.append(_block(layer, norm))
+            cells.append(_block(layer))
         elif isinstance(layer, nn.Conv2d):
             cells += [_on_phases(layer), _Interleave()] if phases else [_plain(layer)]
         else:
@@ -124,30 +120,18 @@ class _ChannelsLastNorm(nn.Cell):
         super().__init__()
         self.channels = norm.gamma.size
         self.epsilon = norm.epsilon
-        self.gamma = _constant(norm.gamma.asnumpy().reshape(1, 1, -1), "gamma")
-        self.beta = _constant(norm.beta.asnumpy().reshape(1, 1, -1), "beta")
+        self.gamma = _constant(norm.gamma.asnumpy().reshape(1, 1, 1, -1), "gamma")
+        self.beta = _constant(norm.beta.asnumpy().reshape(1, 1, 1, -1), "beta")
         self.activation = _activation(activation)
 
     def construct(self, x: Tensor) -> Tensor:
         height, width, depth = x.shape[1:]
         # -1 is the batch, so that the runtime can change its size.
-        y = ops.reshape(x, (-1, height * width * depth // self.channels, self.channels))
-        difference = y - ops.mean(y, 1, True)
-        variance = ops.mean(ops.square(difference), 1, True)
-        y = difference * (ops.rsqrt(variance + self.epsilon) * self.gamma) + self.beta
-        # Before the reshape, so that Lite fuses it into the addition.
-        return ops.reshape(self.activation(y), (-1, height, width, depth))
-
-
-class _TwoStageNorm(_ChannelsLastNorm):
-    """The same with means in two stages."""
-
-    def construct(self, x: Tensor) -> Tensor:
-        height, width, depth = x.shape[1:]
         y = ops.reshape(x, (-1, height, width * depth // self.channels, self.channels))
         difference = y - ops.mean(ops.mean(y, 2, True), 1, True)
         variance = ops.mean(ops.mean(ops.square(difference), 2, True), 1, True)
         y = difference * (ops.rsqrt(variance + self.epsilon) * self.gamma) + self.beta
+        # Before the reshape, so that Lite fuses it into the addition.
         return ops.reshape(self.activation(y), (-1, height, width, depth))
 
 
@@ -200,24 +184,22 @@ def _level(cells: nn.SequentialCell, subpixel: bool = False) -> list[nn.Cell]:
         if isinstance(layer, (nn.Conv2d, nn.Conv2dTranspose)):
             norm = following if isinstance(following, InstanceNorm) else None
             phases = subpixel and _is_subpixel(layer)
-            forms += _layer(layer, norm, nn.Identity(), _TwoStageNorm, phases)
+            forms += _layer(layer, norm, nn.Identity(), phases)
             forms += [_Interleave()] if phases else []
         elif not isinstance(layer, InstanceNorm):
             forms.append(_activation(layer))
     return forms
 
 
-def _layer(
-    conv: nn.Cell, norm: InstanceNorm | None, activation: nn.Cell, form: type[_ChannelsLastNorm], subpixel: bool
-) -> list[nn.Cell]:
+def _layer(conv: nn.Cell, norm: InstanceNorm | None, activation: nn.Cell, subpixel: bool) -> list[nn.Cell]:
     """A convolution, its norm where there is one, its activation; a sub-pixel one gives phases."""
     bias = None if norm else conv.bias.asnumpy()
     first = _subpixel(conv, bias) if subpixel else _ChannelsLast(_copied(conv, bias))
-    return [first, form(norm, activation) if norm else _activation(activation)]
+    return [first, _ChannelsLastNorm(norm, activation) if norm else _activation(activation)]
 
 
-def _block(block: nn.Cell, norm: type[_ChannelsLastNorm]) -> nn.Cell:
-    return nn.SequentialCell(*_layer(block.conv, _norm_of(block), block.activation, norm, subpixel=False))
+def _block(block: nn.Cell) -> nn.Cell:
+    return nn.SequentialCell(*_layer(block.conv, _norm_of(block), block.activation, subpixel=False))
 
 
 def _norm_of(block: nn.Cell) -> InstanceNorm | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from h2a_batch.files import replacing
 from train.config import Config
 from train.data import to_picture
+from train.draft import card_text, lines
 from train.models import Model
 from train.parallel import Workers
 
@@ -158,16 +158,12 @@ def _thinned(curve: Sequence[tuple[float, float]], most: int = 400) -> Curve:
 
 def card(config: Config, teacher_sha256: str = "") -> str:
     """A card for `export`, with what only people can say still to be written; a distillation's names the teacher."""
-    side = f'width = {config.size}\nheight = {config.size}\nlayout = "NCHW"\norder = "RGB"\nrange = [-1.0, 1.0]\n'
-    options = "".join(f"{name} = {json.dumps(value)}\n" for name, value in config.generator_options.items())
-    teacher = {"file": Path(config.teacher).name, "network": config.teacher_network, "sha256": teacher_sha256}
-    fields = ", ".join(f"{name} = {json.dumps(value)}" for name, value in teacher.items())
-    origin = f"distilled_from = {{ {fields} }}\n" if config.teacher else ""
-    return (
-        f"name = {json.dumps(config.name)}\n"
-        'description = "A generator trained by `python -m train fit`; not described yet."\nframing = "pad"\n\n'
-        f"[input]\n{side}mean = [0, 0, 0]\nstd = [1, 1, 1]\n\n[output]\n{side}\n"
-        f"[generator]\nnetwork = {json.dumps(config.generator)}\n\n[generator.options]\n{options}\n"
-        f'[weights]\nsource = "python -m train fit, config {config.name}"\n'
-        f"steps = {config.steps}\nbatch = {config.batch}\n{origin}"
+    weights = lines(
+        {"source": f"python -m train fit, config {config.name}", "steps": config.steps, "batch": config.batch}
     )
+    if config.teacher:
+        teacher = {"file": Path(config.teacher).name, "network": config.teacher_network, "sha256": teacher_sha256}
+        weights += f"distilled_from = {{ {', '.join(lines(teacher).splitlines())} }}\n"
+    description = "A generator trained by `python -m train fit`; not described yet."
+    generator = {"network": config.generator}
+    return card_text(config.name, description, config.size, generator, config.generator_options, weights)

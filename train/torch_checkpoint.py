@@ -7,7 +7,6 @@ one it is, `convert` gives its weights as `train.weights` names them. Here is nu
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from train.draft import card_text, lines
 from train.errors import TrainError
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -134,17 +134,11 @@ def convert(arrays: Arrays, generator: TorchGenerator) -> Arrays:
 
 def card_draft(name: str, size: int, generator: TorchGenerator, file: str, sha256: str) -> str:
     """A card (TOML) for `export`, with what only people can say still to be written."""
-    side = f'width = {size}\nheight = {size}\nlayout = "NCHW"\norder = "RGB"\nrange = [-1.0, 1.0]\n'
-    options = "".join(f"{option} = {_toml(value)}\n" for option, value in generator.options.items())
     source = f"{generator.net_g} of {REPOSITORY}, trained there; imported by `python -m train import-torch`"
-    return (
-        f"name = {_toml(name)}\n"
-        f'description = "A generator trained with {REPOSITORY}; not described yet."\nframing = "pad"\n\n'
-        f"[input]\n{side}mean = [0, 0, 0]\nstd = [1, 1, 1]\n\n[output]\n{side}\n"
-        f"[generator]\nnetwork = {_toml(generator.network)}\nnormalisation = {_toml(generator.normalisation)}\n\n"
-        f"[generator.options]\n{options}\n"
-        f"[weights]\nsource = {_toml(source)}\nsource_file = {_toml(file)}\nsource_sha256 = {_toml(sha256)}\n"
-    )
+    weights = lines({"source": source, "source_file": file, "source_sha256": sha256})
+    description = f"A generator trained with {REPOSITORY}; not described yet."
+    kind = {"network": generator.network, "normalisation": generator.normalisation}
+    return card_text(name, description, size, kind, generator.options, weights)
 
 
 def layers_of(generator: TorchGenerator) -> list[Layer]:
@@ -243,8 +237,3 @@ def _described(arrays: Arrays) -> str:
     if kernels and kernels[-1].shape[0] == 1 and kernels[0].shape[2] in (1, 4):
         return "a discriminator"
     return "other weights" if kernels else "no weights of convolutions"
-
-
-def _toml(value: str | int) -> str:
-    """A file name may hold bytes that are no text: they become question marks."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()

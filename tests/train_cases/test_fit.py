@@ -197,6 +197,10 @@ def test_mistakes_of_use_are_one_line(tmp_path: Path) -> None:
         (("--config", tmp_path / "none.toml"), "none.toml: no such file"),
         (("--config", SMOKE, "--data", tmp_path / "none"), "no such folder of pictures"),
         (("--config", SMOKE, "--set", "generator_options.depth=3"), "generator 'fast' with"),
+        (
+            ("--config", SMOKE, "--set", "generator=unet-256", "--set", "generator_options={width=4}"),
+            "a multiple of 256",
+        ),
         (("--config", SMOKE, "--device", "Ascend"), "--device Ascend: MindSpore"),
     ]:
         done = subprocess.run(

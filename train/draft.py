@@ -1,0 +1,28 @@
+"""The draft of a card (TOML) for `export`, in which people have still to say what only they know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+
+def card_text(
+    name: str, description: str, size: int, generator: Mapping[str, object], options: Mapping[str, object], weights: str
+) -> str:
+    """A generator for size x size RGB in [-1, 1]; `weights`: the lines of that table, as TOML."""
+    side = f'width = {size}\nheight = {size}\nlayout = "NCHW"\norder = "RGB"\nrange = [-1.0, 1.0]\n'
+    return (
+        f'name = {toml(name)}\ndescription = {toml(description)}\nframing = "pad"\n\n'
+        f"[input]\n{side}mean = [0, 0, 0]\nstd = [1, 1, 1]\n\n[output]\n{side}\n"
+        f"[generator]\n{lines(generator)}\n[generator.options]\n{lines(options)}\n[weights]\n{weights}"
+    )
+
+
+def lines(fields: Mapping[str, object]) -> str:
+    """A line for each field."""
+    return "".join(f"{name} = {toml(value)}\n" for name, value in fields.items())
+
+
+def toml(value: object) -> str:
+    """A value as TOML; a file name may hold bytes that are no text: they become question marks."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
