@@ -13,17 +13,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from h2a_batch.errors import H2AError
-    from h2a_batch.folder import FileResult, Summary, convert_folder
+    from h2a_batch.events import Event, FileResult, Summary
+    from h2a_batch.folder import convert_folder
     from h2a_batch.generator import Generator
     from h2a_batch.options import Options, Workers
 
-__all__ = ["FileResult", "Generator", "H2AError", "Options", "Summary", "Workers", "__version__", "convert_folder"]
+__all__ = [
+    "Event",
+    "FileResult",
+    "Generator",
+    "H2AError",
+    "Options",
+    "Summary",
+    "Workers",
+    "__version__",
+    "convert_folder",
+]
 _HOMES = {
-    "FileResult": "folder",
+    "Event": "events",
+    "FileResult": "events",
     "Generator": "generator",
     "H2AError": "errors",
     "Options": "options",
-    "Summary": "folder",
+    "Summary": "events",
     "Workers": "options",
     "convert_folder": "folder",
 }

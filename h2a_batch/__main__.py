@@ -13,5 +13,14 @@ def main() -> int:
     return run()
 
 
+def sheet() -> int:
+    """Run ``h2a-sheet``, in the same way."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from h2a_batch.sheet_cli import main as run
+
+    signal.signal(signal.SIGINT, before)
+    return run()
+
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,6 +6,7 @@ of the same name beside it, does. Nothing about a model is known anywhere else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -127,6 +128,16 @@ def find_model(model: str | os.PathLike[str]) -> Path:
 def known_models() -> list[str]:
     """The names of the models that are shipped with the program."""
     return sorted({path.stem for folder in _FOLDERS for path in folder.glob("*.mindir")})
+
+
+def name_of_shipped(sha256: str) -> str | None:
+    """The name of the shipped model with this sha256, by its card."""
+    for name in known_models():
+        card = find_model(name).with_suffix(".json")
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(card.read_text(encoding="utf-8")).get("sha256") == sha256:
+                return name
+    return None
 
 
 def card_of(path: Path) -> Card | None:

@@ -15,14 +15,14 @@ from h2a_batch.errors import UsageError
 from h2a_batch.files import sha256_of
 from h2a_batch.image import is_complete
 from h2a_batch.ledger import Ledger, Made, Row, Task
-from h2a_batch.names import variants
+from h2a_batch.names import is_image_name, variants
 from h2a_batch.source import Source
 
 
 def is_current(ledger: Ledger, source: Source) -> bool:
     """Whether a source's output exists, complete, made from this content with these settings."""
     row = ledger.row(source.real) or _moved_here(ledger, source)
-    if row is None or row.state != "done" or row.settings != ledger.key or row.natural != source.output:
+    if row is None or not _is_done(ledger, source, row):
         return False
     try:
         status = os.lstat(ledger.out / str(row.output))
@@ -36,6 +36,13 @@ def is_current(ledger: Ledger, source: Source) -> bool:
         return False
     ledger.execute("UPDATE files SET mtime_ns = ? WHERE source = CAST(? AS TEXT)", source.mtime_ns, source.real)
     return True
+
+
+def is_known(ledger: Ledger, source: Source) -> bool:
+    """Whether a source is on record as done, just as it lies there; neither file is read, the output not looked for."""
+    row = ledger.row(source.real)
+    unchanged = row is not None and (row.size, row.mtime_ns) == (source.size, source.mtime_ns)
+    return row is not None and unchanged and _is_done(ledger, source, row)
 
 
 def claim(ledger: Ledger, source: Source, overwrite: bool, originals: Sequence[str]) -> Task | None:
@@ -77,14 +84,51 @@ def claim_sheet(ledger: Ledger, sheet: Path, overwrite: bool, originals: Sequenc
         ledger.execute("INSERT OR IGNORE INTO outputs (name, source) VALUES (CAST(? AS TEXT), '')", name)
 
 
+def check_page(page: Path, ledgers: Sequence[Ledger], inputs: Sequence[Path], overwrite: bool) -> None:
+    """Make sure that a page of a sheet can be written without a ledger to write that down in.
+
+    Args:
+        inputs: as `source.check_inputs` gives them.
+
+    Raises:
+        UsageError: the file is there, or is an output; or it would lie among the originals and pass for one.
+    """
+    real = os.path.join(os.path.realpath(page.parent), page.name)
+    for ledger in ledgers:
+        made = ledger.made(os.path.relpath(real, ledger.real_out))
+        if made is not None and made.source:
+            raise UsageError(f"{page}: a photo's output has this name", "choose another name for the sheet")
+    if page.is_dir():
+        raise UsageError(f"{page}: a folder has this name", "choose another name for the sheet")
+    if not any(page in ledger.sheets() for ledger in ledgers):
+        folders = [os.path.realpath(path) for path in inputs if path.is_dir()]
+        outs = [ledger.real_out for ledger in ledgers if _is_below(ledger.out, folders)]
+        if is_image_name(page.name) and _is_below(page, folders) and not _is_below(page, outs):
+            raise UsageError(f"{page}: among the photos it would be taken for one", "choose a folder outside of IN")
+        beside = {os.path.realpath(path.parent) for path in inputs if not path.is_dir()}
+        if os.path.lexists(page) and os.path.dirname(real) in beside:
+            raise UsageError(f"{page}: the file exists, and may be an original", "choose another name for the sheet")
+    if os.path.lexists(page) and not overwrite:
+        raise UsageError(f"{page}: the file exists", "choose another name, or --overwrite")
+
+
 def _names(ledger: Ledger, source: Source) -> Iterator[str]:
     """The names a source may have, the one it has first."""
     row = ledger.row(source.real)
-    if row is not None and row.output is not None and row.natural == source.output:
+    if row is not None and row.output is not None and _has_natural_name(source, row):
         yield row.output
     folder, wanted = os.path.split(source.output)
     for name in variants(wanted):
         yield os.path.join(folder, name)
+
+
+def _is_done(ledger: Ledger, source: Source, row: Row) -> bool:
+    return row.state == "done" and row.settings == ledger.key and _has_natural_name(source, row)
+
+
+def _has_natural_name(source: Source, row: Row) -> bool:
+    """Whether it was named as it would be now, or would be if a namesake had not come, or not gone, since."""
+    return row.natural in (source.output, *source.also)
 
 
 def _moved_here(ledger: Ledger, source: Source) -> Row | None:

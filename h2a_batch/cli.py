@@ -10,19 +10,26 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from h2a_batch import __version__
 from h2a_batch.card import FRAMINGS, known_models
 from h2a_batch.console import Console, print_error, quiet_libraries
-from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE, H2AError
+from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, H2AError
 from h2a_batch.folder import convert_folder
 from h2a_batch.options import FORMATS, Options, Workers
+from h2a_batch.settle import SETTLE_SECONDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``h2a-batch`` and return its exit code: 0, 1 (files failed), 2 (nothing could run), 130 (interrupted)."""
+    given_words = sys.argv[1:] if arguments is None else list(arguments)
+    if given_words[:1] == ["compare"] and not os.path.lexists("compare"):
+        from h2a_batch.sheet_cli import main as compare
+
+        return compare(given_words[1:], "h2a-batch compare")
     parser = build_parser()
     given = parser.parse_intermixed_args(arguments)  # options may stand between IN and OUT
     for stream in (sys.stdout, sys.stderr):  # a file name may hold anything; a C locale must not end the run
@@ -54,36 +61,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     options = _options(given)
-    console = Console(given.quiet, given.verbose, given.json, options.limit)
+    console = Console(given.quiet, given.verbose, given.json, options.limit, options.watch)
     stop = threading.Event()
     try:
-        with _signals(stop):
+        with _signals(stop) as received:
             summary = convert_folder(
                 given.paths[:-1],
                 given.paths[-1],
                 options,
                 on_file=console.file,
                 on_total=console.total if console.shows_bar else None,
+                on_event=console.event,
                 stop=stop,
             )
     finally:
         console.close()
-    console.summary(summary, options.dry_run)
-    return summary.exit_code
+    served = options.watch and received == [signal.SIGTERM]  # how a service is ended, and no interruption
+    console.summary(replace(summary, interrupted=False) if served else summary, options.dry_run)
+    return EXIT_OK if served else summary.exit_code
 
 
 @contextlib.contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
+def _signals(stop: threading.Event) -> Iterator[list[int]]:
     """The first SIGINT or SIGTERM finishes what is in flight, the second ends at once, as a kill would."""
+    received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if received:
             os._exit(EXIT_INTERRUPTED)
+        received.append(number)
         stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -114,6 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_output(parser.add_argument_group("output"))
     _add_running(parser.add_argument_group("running"))
     _add_behaviour(parser.add_argument_group("behaviour"))
+    _add_watching(parser.add_argument_group("watching"))
     return parser
 
 
@@ -135,7 +147,13 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--keep-metadata", action="store_true", help="copy the photo's EXIF block")
     group.add_argument(
-        "--contact-sheet", type=Path, metavar="FILE", help="write before/after pages: .jpg, .png or .webp"
+        "--contact-sheet", type=Path, metavar="FILE", help="write before/after pages: .jpg, .png, .webp or .pdf"
+    )
+    group.add_argument(
+        "--report",
+        type=Path,
+        metavar="FOLDER|FILE",
+        help="write a page for the browser, before and after: an .html file, or report.html in a folder",
     )
 
 
@@ -166,8 +184,40 @@ def _add_behaviour(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--fail-fast", action="store_true", help="stop at the first photo that fails")
     group.add_argument("--dry-run", action="store_true", help="list what would be converted, and write nothing")
     group.add_argument("--limit", type=int, metavar="N", help="convert at most N photos")
+    group.add_argument(
+        "--on-success",
+        default="keep",
+        metavar="RULE",
+        help="for a photo that was converted: keep it (default), delete it, or archive=FOLDER",
+    )
+    group.add_argument(
+        "--on-failure",
+        default="keep",
+        metavar="RULE",
+        help="for a photo that failed: keep it (default), or move=FOLDER",
+    )
     group.add_argument("--json", action="store_true", help="a JSON line for each photo on standard output")
     volume = group.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="show failures alone")
     volume.add_argument("-v", "--verbose", action="store_true", help="show each photo, and the libraries' own log")
     group.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+
+def _add_watching(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--watch",
+        action="store_true",
+        help="convert what is there, then what comes, until SIGTERM (exit code 0) or Ctrl-C (130)",
+    )
+    group.add_argument(
+        "--settle",
+        type=float,
+        metavar="SECONDS",
+        help=f"a photo is complete when it has not changed for so long (default: {SETTLE_SECONDS:g})",
+    )
+    group.add_argument(
+        "--poll", action="store_true", help="look every two seconds: for network shares, and wherever no events arrive"
+    )
+    group.add_argument(
+        "--max-idle", type=float, metavar="SECONDS", help="end the watch when there was nothing to do for so long"
+    )

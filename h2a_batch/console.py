@@ -12,7 +12,8 @@ from typing import IO
 
 from tqdm import tqdm
 
-from h2a_batch.folder import FileResult, Summary
+from h2a_batch.events import Event, FileResult, Summary
+from h2a_batch.typeset import undrawn
 
 
 def shown(path: object) -> str:
@@ -60,10 +61,11 @@ class Console:
         verbose: a line for each file, and tracebacks of internal errors.
         as_json: a JSON line for each file on standard output.
         limit: the run's own limit on photos, for the bar's total.
+        watch: a line for each photo that was converted, and no bar.
     """
 
-    def __init__(self, quiet: bool, verbose: bool, as_json: bool, limit: int | None) -> None:
-        self.quiet, self.verbose, self.as_json, self.limit = quiet, verbose, as_json, limit
+    def __init__(self, quiet: bool, verbose: bool, as_json: bool, limit: int | None, watch: bool = False) -> None:
+        self.quiet, self.verbose, self.as_json, self.limit, self.watch = quiet, verbose, as_json, limit, watch
         self.passed = 0
         self.count: int | None = None
         self.bar = tqdm(
@@ -72,7 +74,7 @@ class Console:
             smoothing=0.05,
             dynamic_ncols=True,
             file=sys.stderr,
-            disable=quiet or verbose or not sys.stderr.isatty(),
+            disable=quiet or verbose or watch or not sys.stderr.isatty(),
             bar_format="{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
         )
 
@@ -108,8 +110,23 @@ class Console:
                 self.say(result.trace)
         elif self.verbose and result.kind == "exists":
             self.say(f"{shown(result.path)}: skipped: {shown(result.message)}")
+        elif self.watch and result.state == "converted" and not self.quiet:
+            self.say(f"{shown(result.path)} -> {shown(result.output)} ({result.seconds:.2f} s)")
         elif self.verbose and result.state != "planned":
             self.say(f"{shown(result.path)}: {result.state} {shown(result.output)} {result.seconds:.2f} s")
+
+    def event(self, event: Event) -> None:
+        """A change of state; those of every photo that was moved as asked are told to programs, and with -v."""
+        if self.as_json:
+            print(_json_event(event), flush=True)
+        if event.kind == "ready":
+            if not self.quiet:
+                more = f" {event.message}" if event.message else ""
+                self.say(f"watching {shown(event.path)}{more}, for {shown(event.target)}")
+        elif event.message:
+            self.say(f"{shown(event.path)}: {shown(event.message)}")
+        elif self.verbose:
+            self.say(f"{shown(event.path)}: {event.kind} {shown(event.target) if event.target else ''}".rstrip())
 
     def say(self, line: str) -> None:
         """A line on standard error, above the bar."""
@@ -134,18 +151,23 @@ class Console:
         if not any((summary.converted, summary.skipped, summary.failed)):
             parts = ["no photos found", *parts[3:]]
         line = ", ".join(parts)
-        if summary.converted and summary.seconds and not dry_run:
+        if summary.converted and summary.seconds and not dry_run and not self.watch:
             line += f" in {_duration(summary.seconds)} ({summary.converted / summary.seconds:.1f} photos/s)"
         lines = [line]
         if summary.exist:
             lines.append(
                 f"{summary.exist} of the skipped: a file of other origin has the output's name; --overwrite replaces it"
             )
+        if summary.kept:
+            lines.append(f"{summary.kept} of the photos stayed in IN: they could not be moved or deleted")
         if summary.report:
             lines.append(f"report: {shown(summary.report)}")
         if summary.sheets:
             more = f" and {len(summary.sheets) - 1} more pages" if len(summary.sheets) > 1 else ""
             lines.append(f"contact sheet: {shown(summary.sheets[0])}{more}")
+            lines += filter(None, [undrawn()])
+        if summary.page:
+            lines.append(f"page: {shown(summary.page)}")
         if summary.interrupted:
             lines.append("interrupted; run the same command again to go on from here")
         for text in lines:
@@ -165,6 +187,15 @@ def _json(result: FileResult) -> str:
     return json.dumps(fields)
 
 
+def _json_event(event: Event) -> str:
+    fields = {"event": event.kind, "path": _text(event.path)}
+    if event.target:
+        fields["target"] = _text(event.target)
+    if event.message:
+        fields["message"] = event.message
+    return json.dumps(fields)
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
@@ -175,6 +206,6 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
-def print_error(stream: IO[str], error: object) -> None:
+def print_error(stream: IO[str], error: object, name: str = "h2a-batch") -> None:
     """The one line that a run which cannot go on ends with."""
-    print(f"h2a-batch: {shown(error)}", file=stream, flush=True)
+    print(f"{name}: {shown(error)}", file=stream, flush=True)

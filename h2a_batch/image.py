@@ -183,6 +183,16 @@ def thumbnail(path: Path, side: int) -> Image.Image:
     return Image.fromarray(photo.pixels[top:bottom, left:right])
 
 
+def extent_of(path: Path) -> Size | None:
+    """Width and height of a photo held upright, from its header; None where it cannot be read."""
+    try:
+        with open(path, "rb") as file, _open(file) as image:
+            _, turn = _exif(image) if image.format in ("JPEG", "MPO") else (None, 1)
+            return (image.height, image.width) if turn >= 5 else image.size
+    except (OSError, PhotoError):
+        return None
+
+
 def is_complete(path: Path) -> bool:
     """Whether a file is an image that can be read to its end."""
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import re
 import shutil
@@ -53,6 +54,9 @@ CREATE TABLE outputs (                  -- every file this program made in OUT, 
 ) WITHOUT ROWID;
 CREATE TABLE sheets (path TEXT PRIMARY KEY) WITHOUT ROWID;  -- contact sheets, wherever they lie
 """
+_MODELS = "CREATE TABLE IF NOT EXISTS models (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID"
+DELETED = "//deleted-"  # behind the path of a photo that was deleted on success; no real path has two slashes
+_PROBE_BYTES = 1 << 18  # to see whether a full disk has room again; more than most outputs need
 _BATCH_SECONDS = 0.5  # results that a kill may cost: they are made again
 
 
@@ -101,7 +105,7 @@ class Ledger:
     Args:
         out: the output folder; made if it is not there.
         settings: canonical text of what decides an output's bytes.
-        read_only: work on a copy in memory; make and change nothing, not even OUT.
+        read_only: work on a private copy, without the lock; make and change nothing, not even OUT.
 
     Raises:
         BusyError: another run holds this folder.
@@ -114,6 +118,7 @@ class Ledger:
         self.real_out = os.path.realpath(out)
         self.folder = out / LEDGER_FOLDER
         self.key = settings_key(settings)
+        self.read_only = read_only
         self._lock = threading.RLock()
         self._guard = None if read_only else hold(self.folder)
         self._committed = time.monotonic()
@@ -213,23 +218,67 @@ class Ledger:
         with self._lock, _storage(self.folder):
             return frozenset(Path(path) for (path,) in self._db.execute("SELECT path FROM sheets"))
 
-    def commit(self, at_once: bool = True) -> None:
+    def commit(self, at_once: bool = True) -> bool:
         """Make what was recorded durable; unless ``at_once``, only when the last time is a while ago.
+
+        Returns:
+            whether it was done.
 
         Raises:
             StorageError: the volume is full or gone.
         """
         with self._lock:
-            if at_once or time.monotonic() - self._committed > _BATCH_SECONDS:
+            due = at_once or time.monotonic() - self._committed > _BATCH_SECONDS
+            if due:
                 with _storage(self.folder):
                     self._db.commit()
                 self._committed = time.monotonic()
+            return due
 
-    def rows(self) -> Iterator[Row]:
-        """All inputs on record, in the order of their paths."""
+    def can_write(self) -> bool:
+        """Drop what could not be made durable, and try whether there is room to write again.
+
+        Raises:
+            StorageError: the folder of this ledger was removed or replaced.
+        """
+        probe = self.folder / "probe"
+        try:
+            if self._guard is not None and not os.path.samestat(os.fstat(self._guard), os.stat(self.folder / "lock")):
+                raise FileNotFoundError
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StorageError(f"{self.out}: OUT was removed while it was in use", "start again") from error
+        except OSError:
+            return False
+        try:
+            with self._lock, replacing(probe) as file:
+                self._db.rollback()
+                file.write(bytes(_PROBE_BYTES))
+            probe.unlink()
+            self.execute(f"PRAGMA user_version = {_VERSION}")
+            return self.commit()
+        except (OSError, sqlite3.Error, StorageError):
+            return False
+
+    def rows(self, size: int | None = None) -> Iterator[Row]:
+        """All inputs on record, or those of so many bytes, in the order of their paths."""
+        which, values = ("", ()) if size is None else ("WHERE size = ?", (size,))
         with _storage(self.folder):
-            for values in self._db.execute(f"SELECT {_ROW} FROM files ORDER BY source"):
-                yield Row(*values)
+            for row in self._db.execute(f"SELECT {_ROW} FROM files {which} ORDER BY source", values):
+                yield Row(*row)
+
+    def name_model(self, sha256: str, name: str) -> None:
+        """Write down what a model is called, for the headings of sheets and reports."""
+        self.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", sha256, name)
+
+    def model_name(self, sha256: str) -> str | None:
+        """What a model was called when it was last used here."""
+        found = self._one("SELECT name FROM models WHERE sha256 = ?", sha256)
+        return str(found[0]) if found else None
+
+    def settings(self, key: str) -> dict[str, Any]:
+        """What outputs of this settings key were made with, as `Options.settings` gives it."""
+        found = self._one("SELECT json FROM settings WHERE key = ?", key)
+        return dict(json.loads(str(found[0]))) if found else {}
 
     def write_report(self) -> Path:
         """Write the ledger as CSV for people and spreadsheets, and return its path."""
@@ -240,7 +289,7 @@ class Ledger:
             writer.writerow("input state output error seconds input_bytes output_bytes input_sha256".split())
             for row in self.rows():
                 output = row.output if row.state == "done" else ""
-                known = [row.source, row.state, output, row.error or "", row.seconds]
+                known = [row.source.partition(DELETED)[0], row.state, output, row.error or "", row.seconds]
                 writer.writerow([*known, row.size, row.output_size, row.sha256])
             text.flush()
             text.detach()
@@ -257,6 +306,11 @@ class Ledger:
         """Run one statement; text may hold any file name, ``CAST(? AS TEXT)`` takes it as it is."""
         with self._lock, _storage(self.folder):
             self._db.execute(query, _as_bytes(query, values))
+
+    def select(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        """All that a query finds, at once."""
+        with self._lock, _storage(self.folder):
+            return list(self._db.execute(query, _as_bytes(query, values)))
 
     def _one(self, query: str, *values: object) -> tuple[object, ...] | None:
         with self._lock, _storage(self.folder):
@@ -288,7 +342,7 @@ def _as_bytes(query: str, values: tuple[object, ...]) -> tuple[object, ...]:
 
 def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
     try:
-        db = sqlite3.connect(":memory:" if read_only else path, check_same_thread=False)
+        db = sqlite3.connect("" if read_only else path, check_same_thread=False)  # "" is a file that nobody sees
         if read_only and path.exists():
             _copy(path, db)
         db.text_factory = os.fsdecode  # names that are not UTF-8 come back as they were
@@ -297,19 +351,25 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
             raise LedgerError(f"{path}: made by a newer h2a-batch", "update this one, or choose another OUT")
         if version == 0:
             db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        db.execute(_MODELS)
         return db
     except sqlite3.DatabaseError as error:
         raise _explained(error, path) from error
 
 
 def _copy(path: Path, db: sqlite3.Connection) -> None:
-    """Read a ledger without touching it; what a kill left half committed is rolled back in the copy."""
+    """Read a ledger without touching it, also while a run writes it."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        source = f"{Path(os.path.abspath(path)).as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(source, uri=True)) as original:
+            original.backup(db)
+            return
     with tempfile.TemporaryDirectory() as folder:
         for file in (path, path.with_name(f"{path.name}-journal")):
             if file.exists():
                 shutil.copyfile(file, Path(folder, file.name))
         with contextlib.closing(sqlite3.connect(Path(folder, path.name))) as original:
-            original.backup(db)
+            original.backup(db)  # what a kill left half committed is rolled back here
 
 
 @contextlib.contextmanager

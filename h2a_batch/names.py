@@ -30,15 +30,20 @@ def assign(names: Iterable[str], suffix: str, format: str, reserved: Iterable[st
         input name to output name, in the order of the sorted inputs.
     """
     ordered = sorted(names, key=os.fsencode)
-    plain = {name: _output(_stem(name), suffix, format) for name in ordered}
+    plain = {name: forms(name, suffix, format)[0] for name in ordered}
     uses = Counter(_key(output) for output in plain.values())
     taken = {_key(name) for name in reserved}
     result = {}
     for name in sorted(ordered, key=lambda name: uses[_key(plain[name])] > 1):  # the undisputed first
-        wanted = plain[name] if uses[_key(plain[name])] == 1 else _output(name, suffix, format)
+        wanted = plain[name] if uses[_key(plain[name])] == 1 else forms(name, suffix, format)[1]
         result[name] = next(name for name in variants(wanted) if _key(name) not in taken)
         taken.add(_key(result[name]))
     return {name: result[name] for name in ordered}
+
+
+def forms(name: str, suffix: str, format: str) -> tuple[str, str]:
+    """The output names of an input: where it has its stem to itself, and where another one shares it."""
+    return _output(_stem(name), suffix, format), _output(name, suffix, format)
 
 
 def variants(name: str) -> Iterator[str]:

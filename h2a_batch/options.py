@@ -16,8 +16,9 @@ from h2a_batch.errors import UsageError
 from h2a_batch.machine import available_cores, available_memory
 
 FORMATS = ("png", "jpg", "webp")
-SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".pdf")
 OUTPUT_VERSION = 1  # raised when the same options come to give other pixels
+ARCHIVE, MOVE = "archive=", "move="
 _GENERATOR_BYTES = 300_000_000  # of memory, with room to spare
 _DEVICE = re.compile(r"cpu|auto|ascend(:\d+)?")
 
@@ -82,6 +83,13 @@ class Options:
     limit: int | None = None
     keep_metadata: bool = False
     contact_sheet: Path | None = None
+    report: Path | None = None
+    watch: bool = False
+    settle: float | None = None
+    poll: bool = False
+    max_idle: float | None = None
+    on_success: str = "keep"
+    on_failure: str = "keep"
 
     def __post_init__(self) -> None:
         _require(self.format in FORMATS, f"--format {self.format}: choose one of {', '.join(FORMATS)}")
@@ -108,6 +116,47 @@ class Options:
             f"--contact-sheet {self.contact_sheet}: name a file that ends in {', '.join(SHEET_SUFFIXES)}",
         )
         _require(self.limit is None or self.limit >= 1, f"--limit {self.limit}: choose 1 or more")
+        _require(
+            self.on_success in ("keep", "delete") or self.archive is not None,
+            f"--on-success {self.on_success}: choose keep, delete or {ARCHIVE}FOLDER",
+        )
+        _require(
+            self.on_failure == "keep" or self.failures is not None,
+            f"--on-failure {self.on_failure}: choose keep or {MOVE}FOLDER",
+        )
+        for name in ("contact_sheet", "report"):
+            _require(
+                getattr(self, name) is None or (not self.watch and self.on_success == "keep"),
+                f"--{name.replace('_', '-')} needs the photos where they are: "
+                "not with --watch or --on-success, but h2a-sheet later",
+            )
+        self._check_watch()
+
+    def _check_watch(self) -> None:
+        for name in ("settle", "max_idle"):
+            seconds = getattr(self, name)
+            text = f"--{name.replace('_', '-')} {seconds}"
+            _require(seconds is None or 0 <= seconds < math.inf, f"{text}: choose a number of seconds, 0 or more")
+            _require(seconds is None or self.watch, f"{text}: this is for --watch")
+        _require(self.watch or not self.poll, "--poll: this is for --watch")
+        _require(
+            not (self.watch and self.dry_run),
+            "--watch and --dry-run: choose one; without --watch, --dry-run lists what is there",
+        )
+        _require(
+            not (self.watch and self.overwrite),
+            "--watch and --overwrite: choose one; run once with --overwrite, then watch without",
+        )
+
+    @property
+    def archive(self) -> Path | None:
+        """The folder for photos that were converted."""
+        return _folder(self.on_success, ARCHIVE)
+
+    @property
+    def failures(self) -> Path | None:
+        """The folder for photos that failed."""
+        return _folder(self.on_failure, MOVE)
 
     @property
     def effective_quality(self) -> int:
@@ -154,8 +203,9 @@ def with_settings(options: Options, settings: dict[str, Any]) -> Options:
         fields["model"] = os.fspath(fields["model"])
     if "workers" in fields and not isinstance(fields["workers"], Workers):
         fields["workers"] = Workers.parse(str(fields["workers"]))
-    if fields.get("contact_sheet") is not None:
-        fields["contact_sheet"] = Path(fields["contact_sheet"])
+    for name in ("contact_sheet", "report"):
+        if fields.get(name) is not None:
+            fields[name] = Path(fields[name])
     try:
         return replace(options, **fields)
     except TypeError as error:
@@ -165,6 +215,12 @@ def with_settings(options: Options, settings: dict[str, Any]) -> Options:
 def settings_key(settings: str) -> str:
     """A short name for a run's settings."""
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def _folder(rule: str, prefix: str) -> Path | None:
+    """The folder that a rule such as ``archive=FOLDER`` names."""
+    name = rule[len(prefix) :] if rule.startswith(prefix) else ""
+    return Path(os.path.abspath(os.path.expanduser(name))) if name else None
 
 
 def _is_side(text: str) -> bool:

@@ -12,7 +12,8 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from collections.abc import Generator as Yields
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,6 +52,7 @@ class _Job:
 
     task: Task
     started: float = field(default_factory=time.perf_counter)
+    ended: float = 0.0
     photo: Photo | None = None
     painted: NDArray[np.uint8] | None = None
     output_size: int = 0
@@ -65,11 +67,14 @@ class _Job:
             self.error = PhotoError("internal", f"unexpected {type(error).__name__}: {error}", "please report this")
 
 
-def convert(tasks: Iterable[Task], options: Options, generator: Generator, workers: Workers) -> Iterator[Result]:
+def convert(
+    tasks: Iterable[Task | None], options: Options, generator: Generator, workers: Workers
+) -> Yields[Result, None, None]:
     """Convert photos and yield a result for each, in the order in which they are done.
 
     Args:
-        tasks: pulled one by one as there is room; the pipeline never runs far ahead of its results.
+        tasks: pulled one by one as there is room; the pipeline never runs far ahead of its results. None says,
+            after a moment's wait, that there is nothing for now: what is done by then is yielded, then more asked for.
         options: what the outputs should be.
         generator: the first worker's; further workers load the same model for themselves.
         workers: threads of each stage, all at least 1.
@@ -82,16 +87,20 @@ def convert(tasks: Iterable[Task], options: Options, generator: Generator, worke
     waiting, flying, exhausted = iter(tasks), 0, False
     try:
         while flying or not exhausted:
-            while flying < room and not exhausted:
-                task = next(waiting, None)
-                if task is None:
+            paused = False
+            while flying < room and not exhausted and not paused:
+                try:
+                    task = next(waiting)
+                except StopIteration:
                     exhausted = True
-                else:
+                    break
+                paused = task is None
+                if task is not None:
                     stages.arrivals.put(_Job(task))
                     flying += 1
             if flying > _HANDFUL:
                 stages.use_all_generators()
-            if flying:
+            for _ in range(stages.departures.qsize() if paused else min(flying, 1)):
                 job = stages.departures.get()
                 flying -= 1
                 yield _result(job)
@@ -152,6 +161,7 @@ class _Stages:
                 work(job)
             except Exception as error:
                 job.fail(error)
+            job.ended = time.perf_counter()
             (self.departures if job.error else target).put(job)
 
     def _decode(self, job: _Job) -> None:
@@ -176,6 +186,7 @@ class _Stages:
                 for job in batch:
                     job.fail(PhotoError("model", str(error)) if isinstance(error, ModelError) else error)
             for job in batch:
+                job.ended = time.perf_counter()
                 (self.departures if job.error else self.painted).put(job)
 
     def _another(self) -> Generator | None:
@@ -234,6 +245,6 @@ class _Stages:
 def _result(job: _Job) -> Result:
     if isinstance(job.error, StorageError):
         raise job.error
-    seconds = time.perf_counter() - job.started
+    seconds = job.ended - job.started
     sha256 = job.photo.sha256 if job.photo else ""
     return Result(job.task, seconds, sha256, job.output_size, job.error, job.trace)

@@ -1,46 +1,26 @@
-"""Contact sheets: before and after, side by side, a page at a time."""
+"""Contact sheets: photos and what became of them, side by side, a page at a time."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
-from math import ceil, sqrt
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from itertools import islice
+from math import ceil
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
-
-from h2a_batch.errors import PhotoError, StorageError, UsageError
+from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.files import replacing
-from h2a_batch.image import thumbnail
+from h2a_batch.image import extent_of
+from h2a_batch.layout import A4, SCREEN, Grid, Planner, common_aspect
+from h2a_batch.page import Page, Row, Sheet, draw_pages
+from h2a_batch.pdf import PdfWriter
 
-PAIRS_ON_PAGE = 63  # nine rows of seven
-_SIDE = 224  # pixels of one picture's longest side
-_GAP, _MARGIN, _LABEL = 20, 36, 30
-_PAPER, _CELL, _INK, _ALARM = (250, 250, 248), (238, 238, 235), (70, 70, 72), (190, 60, 50)
-_FONT_SIZE = 15
-# the first that is installed draws the names that Pillow's own Latin font cannot
-_WIDE_FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "NotoSansCJKsc-Regular.otf",
-    "wqy-microhei.ttc",
-    "wqy-zenhei.ttc",
-    "DroidSansFallbackFull.ttf",
-    "DejaVuSans.ttf",
-)
-_FORMATS = {".png": "PNG", ".webp": "WEBP"}
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A photo and its output; without an output it is shown as not converted."""
-
-    before: Path
-    after: Path | None
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+_LONGEST = {"JPEG": 65_000, "WEBP": 16_383, "PNG": 65_000}  # pixels of a side
+_MOST_PIXELS = 150_000_000  # of a page, which is drawn in memory
+_SAMPLED = 64  # photos whose proportions decide those of the cells
+_POINTS = 842  # the width of A4 across
 
 
 def check_writable(path: Path) -> None:
@@ -57,78 +37,93 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"{path}: the contact sheet cannot be written (no permission)")
 
 
-def write_sheet(pairs: Sequence[Pair], path: Path) -> None:
-    """Write one page; callers give it at most `PAIRS_ON_PAGE` pairs.
+def title_of(inputs: Sequence[Path]) -> str:
+    """A title for a sheet of these inputs: the folders' names."""
+    names = [path.name or str(path) for path in inputs if path.is_dir()]
+    return " + ".join(names) if 0 < len(names) < 4 else f"{len(names)} folders" if names else "Photos"
+
+
+def page_path(sheet: Path, number: int) -> Path:
+    """The file of a page: ``sheet.jpg``, ``sheet-2.jpg``, ..."""
+    return sheet if number == 1 else sheet.with_name(f"{sheet.stem}-{number}{sheet.suffix}")
+
+
+def plan_sheet(sheet: Sheet, rows: Iterable[Row]) -> Grid:
+    """The layout of a sheet's pages.
+
+    Args:
+        rows: the photos; the first of them decide the shape of the cells.
 
     Raises:
-        StorageError: the page cannot be written.
+        UsageError: a page would be too large.
     """
-    with ThreadPoolExecutor(thread_name_prefix="sheet") as pool:
-        _save(_draw(pairs, pool), path)
+    files = (file for row in islice(rows, _SAMPLED) for file in (row[0].source, *(item.output for item in row)) if file)
+    sizes = [size for size in map(extent_of, files) if size]
+    planner = Planner(
+        count=sheet.count,
+        pictures=1 + len(sheet.facts),
+        aspect=common_aspect(sizes),
+        look=sheet.look,
+        paper=A4 if _is_pdf(sheet) else SCREEN,
+        titled=bool(sheet.heading),
+        headed=len(sheet.facts) > 1,
+    )
+    grid = planner.plan()
+    width, height = grid.size(min(grid.on_page, max(1, sheet.count)))
+    most = _LONGEST[_FORMATS.get(sheet.path.suffix.lower(), "JPEG")]
+    if max(width, height) > most or width * height > _MOST_PIXELS:
+        raise UsageError(
+            f"{sheet.path}: a page would be {width}x{height} pixels", "lower --cell, --columns or --pairs-per-page"
+        )
+    return grid
 
 
-def _draw(pairs: Sequence[Pair], pool: ThreadPoolExecutor) -> Image.Image:
-    """One page; its columns make it about as wide as a screen is."""
-    wide, high = 2 * _SIDE + _GAP, _SIDE + _LABEL + _GAP
-    columns = min(len(pairs), max(1, round(sqrt(1.5 * len(pairs) * high / wide))))
-    rows = ceil(len(pairs) / columns)
-    page = Image.new("RGB", (2 * _MARGIN + columns * wide - _GAP, 2 * _MARGIN + rows * high - _GAP), _PAPER)
-    files = [file for pair in pairs for file in (pair.before, pair.after)]
-    pictures = pool.map(_picture, files)
-    for number, pair in enumerate(pairs):
-        x, y = _MARGIN + number % columns * wide, _MARGIN + number // columns * high
-        for offset in (0, _SIDE):
-            picture = next(pictures)
-            corner = (x + offset + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2)
-            page.paste(picture, corner)
-        _label(page, pair.before.name, x, y + _SIDE + 6)
-    return page
+def files_of(sheet: Sheet, grid: Grid) -> list[Path]:
+    """The files that a sheet will be."""
+    pages = 1 if _is_pdf(sheet) else max(1, ceil(sheet.count / grid.on_page))
+    return [page_path(sheet.path, number) for number in range(1, pages + 1)]
 
 
-def _picture(path: Path | None) -> Image.Image:
-    if path is not None:
-        try:
-            return thumbnail(path, _SIDE)
-        except PhotoError:
-            pass
-    failed = Image.new("RGB", (_SIDE, _SIDE), _CELL)
-    ImageDraw.Draw(failed).text((_SIDE / 2, _SIDE / 2), "not converted", _ALARM, _font(""), anchor="mm")
-    return failed
+def write_sheet(sheet: Sheet, grid: Grid, rows: Iterable[Row]) -> Iterator[tuple[Path | None, int]]:
+    """Write a sheet page by page, and tell after each the file that is complete now, and the photos on it.
 
+    A picture format gives a file for each page (`page_path`), PDF one file, which is complete at the end.
+    Whoever stops in between leaves whole files alone.
 
-def _label(page: Image.Image, name: str, x: int, y: int) -> None:
-    text = "".join(letter if letter.isprintable() else "?" for letter in name)
-    font, draw, room = _font(text), ImageDraw.Draw(page), 2 * _SIDE
-    while draw.textlength(text, font) > room and len(text) > 3:
-        middle = len(text) // 2
-        text = text[: middle - 1] + "\u2026" + text[middle + 1 :]
-    draw.text((x, y), text, _INK, font)
+    Args:
+        rows: the photos; pulled as the pages grow, and no more of them than ``sheet.count``.
 
-
-def _font(text: str) -> Font:
-    return _wide_font() if any(ord(letter) > 0x24F and letter != "\u2026" for letter in text) else _latin_font()
-
-
-@lru_cache
-def _latin_font() -> Font:
-    return ImageFont.load_default(_FONT_SIZE)
-
-
-@lru_cache
-def _wide_font() -> Font:
-    for name in _WIDE_FONTS:
-        try:
-            return ImageFont.truetype(name, _FONT_SIZE)
-        except OSError:
-            continue
-    return _latin_font()
-
-
-def _save(page: Image.Image, path: Path) -> None:
+    Raises:
+        StorageError: a page cannot be written; what was in its place is still there.
+    """
+    drawn = draw_pages(sheet, grid, islice(rows, sheet.count))
     try:
-        with replacing(path) as file:
-            page.save(file, _FORMATS.get(path.suffix.lower(), "JPEG"), quality=90)
+        if _is_pdf(sheet):
+            yield from _write_pdf(sheet, drawn)
+            return
+        for number, page in enumerate(drawn, 1):
+            path = page_path(sheet.path, number)
+            with replacing(path) as file:
+                page.image.save(file, _FORMATS[path.suffix.lower()], quality=90)
+            yield path, page.photos
     except OSError as error:
         raise StorageError(
-            f"{path}: the contact sheet cannot be written ({error.strerror or error})", "choose another file"
+            f"{sheet.path}: the contact sheet cannot be written ({error.strerror or error})", "choose another file"
         ) from error
+
+
+def _write_pdf(sheet: Sheet, pages: Iterator[Page]) -> Iterator[tuple[Path | None, int]]:
+    with replacing(sheet.path) as file:
+        pdf = PdfWriter(file, sheet.heading or sheet.title)
+        for page in pages:
+            data = BytesIO()
+            page.image.save(data, "JPEG", quality=88)
+            width, height = page.image.size
+            pdf.page(data.getvalue(), (width, height), (_POINTS, _POINTS * height / width), page.words)
+            yield None, page.photos
+        pdf.close()
+    yield sheet.path, 0
+
+
+def _is_pdf(sheet: Sheet) -> bool:
+    return sheet.path.suffix.lower() == ".pdf"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from h2a_batch.errors import UsageError
-from h2a_batch.names import assign, is_image_name, variants
+from h2a_batch.names import assign, forms, is_image_name, variants
 
 HEIF = "HEIF"
 LEDGER_FOLDER = ".h2a-batch"
@@ -20,6 +20,11 @@ _RAW = frozenset(
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 "
     ".rwl .sr2 .srf .srw .x3f".split()
 )
+# names that browsers, sync clients and copying programs give to what is still on its way
+_UNFINISHED = frozenset(
+    ".part .partial .crdownload .download .opdownload .tmp .temp .filepart .upload .uploading .aria2 .!qb .!ut".split()
+)
+LEADS_OUT = "a link that leads out of the input"
 _BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 
@@ -33,6 +38,7 @@ class Source:
         output: the natural path of its output, relative to OUT.
         size: bytes.
         mtime_ns: time of the last change.
+        also: paths that were natural for its output while other files lay beside it.
     """
 
     path: Path
@@ -40,6 +46,7 @@ class Source:
     output: str
     size: int
     mtime_ns: int
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,8 @@ class Scan:
         is_output: tells whether a path in OUT was written by an earlier run.
         exclude: files that are passed over, such as the contact sheet.
         originals: real paths of folders that hold originals; linked folders are added as they are entered.
+        avoid: real paths of folders that are passed over, such as the archive.
+        watching: leave links that lead out of the inputs alone, and files whose name says that they are not complete.
     """
 
     suffix: str
@@ -82,6 +91,17 @@ class Scan:
     is_output: Callable[[Path], bool] = lambda path: False
     exclude: frozenset[Path] = frozenset()
     originals: list[str] = field(default_factory=list)
+    avoid: frozenset[str] = frozenset()
+    watching: bool = False
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder as it was reached, where it really is, and its place below OUT."""
+
+    path: str
+    real: str
+    relative: str
 
 
 def sniff(head: bytes) -> str | None:
@@ -150,13 +170,19 @@ def scan(inputs: Sequence[Path], how: Scan) -> Iterator[Found]:
     """
     files = [path for path in inputs if not path.is_dir()]
     folders = [path for path in inputs if path.is_dir()]
-    walk = _Walk(how, [os.path.realpath(folder) for folder in folders])
+    walk = Walk(how, [os.path.realpath(folder) for folder in folders])
     yield from _files_named(files, how, {folder.name for folder in folders} if len(inputs) > 1 else set())
+    for folder in roots(folders, len(inputs) > 1):
+        yield from walk.tree(folder)
+
+
+def roots(folders: Sequence[Path], several: bool) -> Iterator[Folder]:
+    """The input folders with their places below OUT; where there are several inputs, each has one of its name."""
     used: set[str] = set()
     for folder in folders:
         name = next(name for name in variants(folder.name or "root") if name not in used)
         used.add(name)
-        yield from walk.tree(folder, name if len(inputs) > 1 else "")
+        yield Folder(str(folder), os.path.realpath(folder), name if several else "")
 
 
 def _files_named(files: Sequence[Path], how: Scan, reserved: set[str]) -> Iterator[Found]:
@@ -167,10 +193,11 @@ def _files_named(files: Sequence[Path], how: Scan, reserved: set[str]) -> Iterat
         keys[next(name for name in variants(path.name) if name not in keys)] = path
     for key, output in assign(keys, how.suffix, how.format, reserved).items():
         folder, name = os.path.split(keys[key])
-        yield _source(keys[key], os.path.join(os.path.realpath(folder), name), output)
+        real = os.path.join(os.path.realpath(folder), name)
+        yield _source(keys[key], real, output, forms(key, how.suffix, how.format))
 
 
-class _Walk:
+class Walk:
     """A walk over folders that ends, whatever links there are."""
 
     def __init__(self, how: Scan, roots: list[str]) -> None:
@@ -179,16 +206,17 @@ class _Walk:
         self.out = os.path.realpath(how.out)
         self.linked: set[str] = set()
 
-    def tree(self, root: Path, relative: str) -> Iterator[Found]:
+    def tree(self, root: Folder) -> Iterator[Found]:
         """The photos of a folder, then those of its sub-folders; a stack, since folders nest deeper than calls."""
-        waiting = [_Folder(str(root), os.path.realpath(root), relative)]
+        waiting = [root]
         while waiting:
             folder = waiting.pop()
-            below: list[_Folder] = []
-            yield from self._folder(folder, below)
+            below: list[Folder] = []
+            yield from self.look(folder, below)
             waiting += reversed(below)
 
-    def _folder(self, folder: _Folder, below: list[_Folder]) -> Iterator[Found]:
+    def look(self, folder: Folder, below: list[Folder]) -> Iterator[Found]:
+        """The photos of one folder; the sub-folders to look at next are added to `below`."""
         try:
             with os.scandir(folder.path) as entries:  # names alone are kept: a folder may hold a million
                 kinds = {entry.name: _kind(entry) for entry in entries}
@@ -200,15 +228,18 @@ class _Walk:
         if self.how.recursive:
             for name in folders:
                 path, link = os.path.join(folder.path, name), kinds[name] == "L"
-                inner = _Folder(
+                inner = Folder(
                     path,
                     os.path.realpath(path) if link else os.path.join(folder.real, name),
                     os.path.join(folder.relative, name),
                 )
-                if self._enters(inner, link):
+                if link and self.how.watching:
+                    if self._leads_out(inner.real):
+                        yield Ignored(Path(path), LEADS_OUT)
+                elif self._enters(inner, link):
                     below.append(inner)
 
-    def _files(self, kinds: dict[str, str], folder: _Folder, reserved: Sequence[str]) -> Iterator[Found]:
+    def _files(self, kinds: dict[str, str], folder: Folder, reserved: Sequence[str]) -> Iterator[Found]:
         photos = []
         places = ((folder.real, self.out), (folder.path, str(self.how.out)))
         inside_out = any((place + os.sep).startswith(out + os.sep) for place, out in places)
@@ -217,17 +248,29 @@ class _Walk:
             reason = _why_ignored(path, kinds[name])
             if not reason and (path in self.how.exclude or (inside_out and self.how.is_output(path))):
                 reason = "an output of this program"
+            if not reason and self.how.watching:
+                reason = self._why_left(path, kinds[name])
             if reason:
                 yield Ignored(path, reason)
             else:
                 photos.append(name)
         for name, output in assign(photos, self.how.suffix, self.how.format, reserved).items():
             real = os.path.join(folder.real, name)
-            yield _source(Path(folder.path, name), real, os.path.join(folder.relative, output))
+            also = [os.path.join(folder.relative, form) for form in forms(name, self.how.suffix, self.how.format)]
+            yield _source(Path(folder.path, name), real, os.path.join(folder.relative, output), also)
 
-    def _enters(self, folder: _Folder, link: bool) -> bool:
+    def _why_left(self, path: Path, kind: str) -> str | None:
+        """Why a watch leaves a file alone that a run would take."""
+        if path.suffix.lower() in _UNFINISHED:
+            return "not complete yet"
+        return LEADS_OUT if kind == "K" and self._leads_out(os.path.realpath(path)) else None
+
+    def _leads_out(self, real: str) -> bool:
+        return not any((real + os.sep).startswith(root + os.sep) for root in self.roots)
+
+    def _enters(self, folder: Folder, link: bool) -> bool:
         """Not hidden, no OUT of this or another run, and no link back into the inputs, met where they are."""
-        if os.path.basename(folder.path).startswith(".") or folder.real == self.out:
+        if os.path.basename(folder.path).startswith(".") or folder.real in (self.out, *self.how.avoid):
             return False
         if os.path.isdir(os.path.join(folder.path, LEDGER_FOLDER)):
             return False
@@ -240,27 +283,18 @@ class _Walk:
         return True
 
 
-@dataclass(frozen=True)
-class _Folder:
-    """A folder as it was reached, where it really is, and its place below OUT."""
-
-    path: str
-    real: str
-    relative: str
-
-
 def _related(one: str, other: str) -> bool:
     """Whether one of two real paths contains the other."""
     return os.path.commonpath([one, other]) in (one, other)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """D a folder, L a link to one, F a file or a link to one, N a link that leads nowhere, O anything else."""
+    """D a folder, L a link to one, F a file, K a link to one, N a link that leads nowhere, O anything else."""
     try:
         if entry.is_dir():
             return "L" if entry.is_symlink() else "D"
         if entry.is_file():
-            return "F"
+            return "K" if entry.is_symlink() else "F"
         return "N" if entry.is_symlink() and not os.path.exists(entry.path) else "O"
     except OSError:  # a link that points at itself
         return "N"
@@ -290,7 +324,7 @@ def _head(path: Path) -> bytes:
         return b""
 
 
-def _source(path: Path, real: str, output: str) -> Source | Unusable:
+def _source(path: Path, real: str, output: str, also: Sequence[str]) -> Source | Unusable:
     try:
         status = path.stat()
     except OSError as error:
@@ -298,4 +332,4 @@ def _source(path: Path, real: str, output: str) -> Source | Unusable:
         return Unusable(path, "vanished", what)
     if not stat.S_ISREG(status.st_mode):
         return Unusable(path, "not-an-image", "not a file")
-    return Source(path, real, output, status.st_size, status.st_mtime_ns)
+    return Source(path, real, output, status.st_size, status.st_mtime_ns, tuple(also))

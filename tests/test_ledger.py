@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,19 @@ def test_an_output_is_current_until_anything_changes(out: Path, photo: Path) -> 
         assert not is_current(ledger, _source(photo))
     with _open(out, '{"other": 1}') as ledger:
         assert not is_current(ledger, _source(photo))
+
+
+def test_a_namesake_that_comes_or_goes_costs_no_second_conversion(out: Path, photo: Path) -> None:
+    both = ("a.png", "a.jpg.png")
+    alone, beside = (replace(_source(photo), output=name, also=both) for name in both)
+    with _open(out) as ledger:
+        task = _make(ledger, alone)
+        assert is_current(ledger, beside)
+        photo.write_bytes(photo.read_bytes()[:-1] + b"x")
+        changed = replace(_source(photo), output="a.jpg.png", also=both)
+        assert not is_current(ledger, changed)
+        again = claim(ledger, changed, overwrite=False, originals=[])
+        assert again is not None and again.name == task.name, "it keeps the name that it has"
 
 
 def test_an_output_cut_short_is_made_again_and_one_edited_by_hand_is_kept(out: Path, photo: Path) -> None:

@@ -24,7 +24,7 @@ from h2a_batch.options import Options, Workers, with_settings
         {"device": "ascend:x"},
         {"batch_size": 0},
         {"limit": 0},
-        {"contact_sheet": Path("sheet.pdf")},
+        {"contact_sheet": Path("sheet.doc")},
     ],
 )
 def test_a_wrong_value_is_named(wrong: dict[str, Any]) -> None:

@@ -1,0 +1,91 @@
+"""What a run tells: what became of each photo, changes of state, the counts at its end; and a word to systemd."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one input.
+
+    Args:
+        path: the input.
+        state: ``converted``, ``skipped`` or ``failed``; ``planned`` in a dry run.
+        output: the file made, or found to be there already; None where there is none.
+        kind: for a failure, see `PhotoError`; for a skip, ``unchanged`` or ``exists``.
+        message: what is wrong and what to do, one line; empty where all is well.
+        seconds: time from the first byte read to the last byte written.
+        trace: for the kind ``internal`` alone, the traceback.
+    """
+
+    path: Path
+    state: str
+    output: Path | None = None
+    kind: str = ""
+    message: str = ""
+    seconds: float = 0.0
+    trace: str = ""
+
+
+@dataclass
+class Summary:
+    """Counts of a run.
+
+    ``ignored`` are files that are no photos, ``exist`` photos skipped for a foreign file in OUT, ``kept`` photos that
+    were to be moved or deleted and could not be; ``report`` is the list of all files, ``page`` the one to look at.
+    """
+
+    converted: int = 0
+    skipped: int = 0
+    exist: int = 0
+    failed: int = 0
+    ignored: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+    report: Path | None = None
+    sheets: tuple[Path, ...] = ()
+    page: Path | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 all fine, 1 some files failed or could not be moved, 130 interrupted."""
+        if self.interrupted:
+            return EXIT_INTERRUPTED
+        return EXIT_SOME_FAILED if self.failed or self.kept else EXIT_OK
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change of state.
+
+    Args:
+        kind: ``ready``, ``gone`` and ``back`` (an input), ``full`` and ``free`` (OUT), ``polling``, ``ignored``;
+            ``archived``, ``deleted``, ``moved`` and ``kept`` (a photo after its conversion).
+        path: the photo or folder it is about.
+        target: where the photo is now.
+        message: one line for people.
+    """
+
+    kind: str
+    path: Path
+    target: Path | None = None
+    message: str = ""
+
+
+def notify(state: str) -> None:
+    """Tell systemd of a change of state, such as ``READY=1``; without systemd nothing happens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):  # a name of Linux that is no file
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+        to.sendto(state.encode(), address)

@@ -1,0 +1,191 @@
+// The opened pair: a photo under its output, with a line between them that the pointer or the arrow keys move.
+// Where several outputs are compared, any two of the pictures can be laid over each other.
+
+const dialog = $("pair");
+const frame = $("frame");
+const slider = $("slider"); // what keys and screen readers hold on to; the pointer moves it through the frame
+const STEP = 2; // per cent that an arrow key moves the line; with Shift, ten
+
+let open = 0; // place in `shown` of the pair that is open
+let sides = [0, 1]; // the pictures that are left and right of the line
+let apart = false; // all pictures side by side, without a line
+
+function openPair(place) {
+  open = place;
+  dialog.showModal();
+  showPair();
+  slider.focus();
+}
+
+function showPair() {
+  const photo = shown[open];
+  const known = pictures(photo);
+  if (!known) {
+    setTimeout(() => dialog.open && shown[open] === photo && showPair(), 100);
+  }
+  $("name").replaceChildren(element("bdi", {}, photos[photo][0]));
+  $("position").textContent = `${number.format(open + 1)} of ${number.format(shown.length)}`;
+  $("previous").setAttribute("aria-disabled", open === 0);
+  $("next").setAttribute("aria-disabled", open === shown.length - 1);
+  $("about").replaceChildren(...(apart ? titles.map((_, column) => column) : sides).map((column) => about(photo, column, known)));
+  $("apart").setAttribute("aria-pressed", apart);
+  $("choice").hidden = titles.length === 2 || apart;
+  frame.hidden = apart;
+  $("row").hidden = !apart;
+  if (apart) showApart(photo, known);
+  else showOver(photo, known);
+}
+
+/** Two pictures over each other. The frame takes the shape of the right one, which the left one fills:
+    an output is the whole photo or its middle, so the two lie exactly on each other. */
+function showOver(photo, known) {
+  const [left, right] = sides;
+  for (const [id, column] of [["under", left], ["over", right]]) {
+    const image = $(id);
+    image.alt = `${photos[photo][0]}, ${titles[column]}`;
+    image.nextElementSibling.textContent = known && !known[column][0] ? reason(photo, column) : "";
+    image.hidden = !known?.[column][0];
+    image.removeAttribute("src");
+    if (known) load(image, known[column]);
+    $(`${id}tag`).textContent = titles[column];
+  }
+  const whole = known && known[left][0] && known[right][0];
+  frame.classList.toggle("broken", Boolean(known) && !whole);
+  slider.setAttribute("aria-label", `Line between ${titles[left]} and ${titles[right]}`);
+  slide(Number(slider.value));
+}
+
+function showApart(photo, known) {
+  $("row").replaceChildren(
+    ...titles.map((title, column) => {
+      const image = element("img", { alt: `${photos[photo][0]}, ${title}` });
+      if (known?.[column][0]) load(image, known[column]);
+      const box = known && !known[column][0] ? element("p", {}, reason(photo, column)) : image;
+      return element("figure", {}, box, element("figcaption", {}, title));
+    }),
+  );
+}
+
+/** The small picture at once, and the full one as soon as the browser has it, if it is where it was. */
+function load(image, [small, url]) {
+  if (!small) return;
+  image.src = source(small);
+  image.dataset.small = "";
+  const full = new Image();
+  full.onload = () => {
+    if (image.src !== source(small)) return; // another pair is open by now
+    image.src = full.src;
+    delete image.dataset.small;
+  };
+  full.src = url;
+}
+
+for (const id of ["under", "over"]) {
+  $(id).addEventListener("load", ({ target }) => {
+    if (id === "over" || $("over").hidden) frame.style.setProperty("--ratio", target.naturalWidth / target.naturalHeight);
+  });
+}
+
+/** What is known of a picture, in words, and the way to its file. */
+function about(photo, column, known) {
+  const [, bytes, ...outcomes] = photos[photo];
+  const outcome = column ? outcomes[column - 1] : [0, bytes];
+  const words = [];
+  if (Array.isArray(outcome)) {
+    if (outcome[1]) words.push(size(outcome[1]));
+    if (outcome[0]) words.push(`took ${outcome[0].toFixed(2)} s`);
+  }
+  const url = known?.[column][1];
+  const title = url ? element("a", { href: url, target: "_blank", rel: "noopener" }, titles[column]) : titles[column];
+  return element("span", {}, title, words.length ? ` ${words.join(", ")}` : "");
+}
+
+function size(bytes) {
+  if (bytes < 1e6) return `${Math.max(1, Math.round(bytes / 1e3))} kB`;
+  return `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+/** Move the line; per cent of the frame's width, left of it is the left picture. */
+function slide(value) {
+  slider.value = Math.max(0, Math.min(100, value));
+  frame.style.setProperty("--at", `${slider.value}%`);
+  slider.setAttribute("aria-valuetext", `${Math.round(slider.value)} per cent ${titles[sides[0]]}`);
+}
+
+function step(by) {
+  const place = Math.max(0, Math.min(shown.length - 1, open + by));
+  if (place === open) return;
+  open = place;
+  showPair();
+}
+
+function choose(side, column) {
+  sides[side] = column;
+  ["left", "right"].forEach((id, number) => { $(id).value = sides[number]; });
+  showPair();
+}
+
+function toggleApart() {
+  apart = !apart;
+  showPair();
+  (apart ? $("apart") : slider).focus(); // what is hidden cannot keep it
+}
+
+slider.addEventListener("input", () => slide(Number(slider.value)));
+const follow = (event) => {
+  const box = frame.getBoundingClientRect();
+  slide(((event.clientX - box.left) / box.width) * 100);
+};
+frame.addEventListener("pointerdown", (event) => {
+  if (event.button) return;
+  frame.setPointerCapture(event.pointerId);
+  follow(event);
+});
+frame.addEventListener("pointermove", (event) => frame.hasPointerCapture(event.pointerId) && follow(event));
+frame.addEventListener("mousedown", (event) => {
+  event.preventDefault(); // no dragging of the picture, and the focus stays with the slider
+  slider.focus();
+});
+
+dialog.addEventListener("keydown", (event) => {
+  if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("select")) return;
+  const pressed = event.target.closest("button, a");
+  const by = event.shiftKey ? 5 * STEP : STEP;
+  const keys = {
+    ArrowLeft: () => slide(Number(slider.value) - by),
+    ArrowRight: () => slide(Number(slider.value) + by),
+    ArrowUp: () => step(-1),
+    ArrowDown: () => step(1),
+    PageUp: () => step(-10),
+    PageDown: () => step(10),
+    Home: () => slide(0),
+    End: () => slide(100),
+    s: toggleApart,
+  };
+  if (!pressed) keys[" "] = () => slide(slider.value < 50 ? 100 : 0); // on a button it presses that
+  if (titles.length > 2) titles.slice(1).forEach((_, column) => { keys[column + 1] = () => choose(1, column + 1); });
+  if (!(event.key in keys)) return;
+  event.preventDefault();
+  keys[event.key]();
+});
+dialog.addEventListener("close", () => goTo(open));
+$("close").addEventListener("click", () => dialog.close());
+$("previous").addEventListener("click", () => step(-1));
+$("next").addEventListener("click", () => step(1));
+$("apart").addEventListener("click", toggleApart);
+["left", "right"].forEach((id, side) => {
+  titles.forEach((title, column) => $(id).append(element("option", { value: column }, title)));
+  $(id).value = sides[side];
+  $(id).addEventListener("change", () => choose(side, Number($(id).value)));
+});
+
+// -------------------------------------------------------------------------------------------- begin
+
+$("digits").hidden = titles.length === 2;
+makeFilters();
+listFailures();
+select();
+addEventListener("DOMContentLoaded", () => {
+  fill();
+  $("incomplete").hidden = Boolean($("end"));
+});

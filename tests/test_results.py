@@ -1,0 +1,125 @@
+"""Earlier runs, read back: real runs with the real model, and nothing but the ledger to know them by."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import PHOTOS, command_line
+from PIL import Image
+
+from h2a_batch import FileResult, convert_folder
+from h2a_batch.errors import UsageError
+from h2a_batch.results import DONE, FAILED, PENDING, Item, read_columns, read_results, summarise
+
+PORTRAIT = sorted(PHOTOS.glob("*.jpg"))[0]
+
+
+def _snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Everything below a folder, hidden files and times of change too."""
+    return {
+        str(path): (path.stat().st_mtime_ns, path.stat().st_ino, path.read_bytes() if path.is_file() else b"")
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def _named(items: list[Item]) -> dict[str, Item]:
+    return {item.name: item for item in items}
+
+
+@pytest.mark.parametrize("settings", [{}, {"suffix": "_anime", "format": "webp"}], ids=["plain", "suffix"])
+def test_every_photo_has_the_output_that_the_run_made_of_it(
+    photos: Path, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    with Image.open(PORTRAIT) as image:
+        image.save(photos / "A000210.png")  # two photos that would get one name
+    (tmp_path / "more").mkdir()
+    shutil.copyfile(PORTRAIT, tmp_path / "more" / "x.jpg")
+    inputs, out = [photos, tmp_path / "more", photos / "sub" / "B000589.jpg"], tmp_path / "out"
+    made: list[FileResult] = []
+    convert_folder(inputs, out, on_file=made.append, **settings)
+    before = _snapshot(out)
+    items = list(read_results(inputs, out))
+    assert {item.source: item.output for item in items} == {result.path: result.output for result in made}
+    assert len(items) == 8 and all(item.state == DONE and item.output_size and item.seconds > 0 for item in items)
+    assert all(item.output_size == item.output.stat().st_size for item in items if item.output)
+    assert {item.name for item in items} >= {"in/A000210.png", "in/sub/B000711.jpg", "more/x.jpg"}
+    (facts,) = summarise(inputs, [out])
+    assert (facts.photos, facts.done, facts.model) == (8, 8, "anime-256")
+    assert facts.words["Format"] == settings.get("format", "png").upper()
+    assert _snapshot(out) == before, "reading leaves no trace"
+
+
+def test_what_failed_and_what_is_still_to_do(photos: Path, tmp_path: Path) -> None:
+    (photos / "cut.jpg").write_bytes(PORTRAIT.read_bytes()[:3000])
+    out = tmp_path / "out"
+    convert_folder(photos, out)
+    (out / "A000210.png").unlink()
+    with Image.open(photos / "A000365.jpg") as image:
+        image.rotate(90).save(photos / "A000365.jpg")
+    shutil.copyfile(PORTRAIT, photos / "new.jpg")
+    items = _named(list(read_results([photos], out)))
+    assert items["cut.jpg"].state == FAILED and "ends too early" in items["cut.jpg"].error
+    pending = {name for name, item in items.items() if item.state == PENDING}
+    assert pending == {"A000210.jpg", "A000365.jpg", "new.jpg"}
+    (facts,) = summarise([photos], [out])
+    assert (facts.done, facts.failed, facts.pending) == (4, 1, 3)
+    assert len(list(read_results([photos], out, recursive=False))) == 6
+
+
+def test_in_place_outputs_and_sheets_are_no_photos(photos: Path, tmp_path: Path) -> None:
+    convert_folder(photos, photos, contact_sheet=photos / "sheet.jpg")
+    items = _named(list(read_results([photos], photos)))
+    assert set(items) == {path.name for path in PHOTOS.glob("A*.jpg")} | {"sub/B000589.jpg", "sub/B000711.jpg"}
+    assert items["sub/B000589.jpg"].output == photos / "sub" / "B000589_anime.png"
+    convert_folder(photos, tmp_path / "out", limit=4)
+    rows = list(read_columns([photos], [tmp_path / "out", photos]))
+    assert [len(row) for row in rows] == [2] * len(rows)
+    assert {row[1].name for row in rows} >= set(items)
+
+
+def test_photos_that_were_moved_are_known_by_their_content(photos: Path, tmp_path: Path) -> None:
+    convert_folder(photos, tmp_path / "out", suffix="_x")
+    os.rename(photos, tmp_path / "archive")
+    os.rename(tmp_path / "out", tmp_path / "elsewhere")
+    before = _snapshot(tmp_path / "elsewhere")
+    items = _named(list(read_results([tmp_path / "archive"], tmp_path / "elsewhere")))
+    assert all(item.state == DONE for item in items.values())
+    assert items["sub/B000711.jpg"].output == tmp_path / "elsewhere" / "sub" / "B000711_x.png"
+    assert _snapshot(tmp_path / "elsewhere") == before
+
+
+def test_several_settings_in_one_folder_are_told_apart(photos: Path, tmp_path: Path) -> None:
+    convert_folder(photos, tmp_path / "out", size="128", limit=2)
+    convert_folder(photos, tmp_path / "out", limit=6)
+    convert_folder(photos, tmp_path / "out", size="64", limit=1)
+    (facts,) = summarise([photos], [tmp_path / "out"])
+    assert [(setting.fields["size"], setting.photos) for setting in facts.settings] == [("model", 5), ("64", 1)]
+    assert facts.model == "anime-256" and facts.words["Size"] == "as the model gives it"
+
+
+def test_a_run_may_be_looked_at_while_it_works_and_after_a_kill(many: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(command_line(many, out, "-q"), stderr=subprocess.PIPE)
+    seen: list[int] = []
+    while process.poll() is None:
+        if (out / ".h2a-batch" / "ledger.sqlite").exists():
+            seen.append(sum(item.state == DONE for item in read_results([many], out)))
+            if len(seen) > 3 and seen[-1] > 20:
+                process.kill()
+    assert process.wait() in (0, -9) and process.stderr and process.stderr.read() == b""
+    assert seen == sorted(seen) and seen[-1] > 20
+    assert sum(item.state == DONE for item in read_results([many], out)) >= seen[-1]
+    assert convert_folder(many, out).failed == 0
+    assert sum(item.state == DONE for item in read_results([many], out)) == 60
+
+
+def test_a_folder_without_a_run_is_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run of h2a-batch"):
+        next(read_results([photos], tmp_path))
+    with pytest.raises(UsageError, match="no such file"):
+        next(read_results([tmp_path / "none"], tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]

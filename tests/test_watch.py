@@ -1,0 +1,394 @@
+"""Watch mode: the real command and the real model on folders into which photos are dropped in every way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Command, leftovers, tree
+from PIL import Image
+from watch_support import PORTRAITS, SETTLE, Watch, drop, picture
+
+from h2a_batch.cli import build_parser
+
+Start = Callable[..., Watch]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts watchers; what still runs at the end of the test is killed."""
+    started: list[Watch] = []
+
+    def run(*arguments: object, **keywords: Any) -> Watch:
+        started.append(Watch(*arguments, **keywords))
+        return started[-1]
+
+    yield run
+    for watch in started:
+        watch.kill()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    """One watcher for the tests that need nothing but a folder of their own in IN."""
+    source = tmp_path_factory.mktemp("watch") / "in"
+    (source / "start").mkdir(parents=True)
+    shutil.copyfile(PORTRAITS[0], source / "start" / "a.jpg")
+    (source / "start" / "corrupt.jpg").write_bytes(PORTRAITS[1].read_bytes()[:9000])
+    (source / "start" / "notes.txt").write_text("not a picture")
+    watch = Watch(source, source.parent / "out")
+    yield watch.ready()
+    watch.kill()
+
+
+def _rest() -> None:
+    """As long as a photo would need at the most to be taken, had it been taken."""
+    time.sleep(4 * SETTLE + 1)
+
+
+def _writers(path: Path, data: bytes) -> Iterator[None]:
+    """Write a file in ten pieces, open all the while."""
+    with open(path, "wb") as file:
+        for number in range(10):
+            file.write(data[len(data) * number // 10 : len(data) * (number + 1) // 10])
+            file.flush()
+            yield
+
+
+def test_what_lies_there_at_the_start_is_converted_first(shared: Watch) -> None:
+    shared.until(shared.source / "start" / "a.jpg", "converted")
+    assert (shared.out / "start" / "a.png").exists()
+    assert shared.events("ready")[0]["target"] == str(shared.out)
+
+
+def test_renames_and_moves_into_place_are_taken_once(shared: Watch, tmp_path: Path) -> None:
+    folder = shared.source / "renames"
+    whole = drop(folder / "download.jpg.part", 1)
+    drop(folder / "browser.jpg.crdownload", 2)
+    drop(folder / ".hidden.jpg", 3)
+    moved = drop(tmp_path / "elsewhere" / "moved.jpg", 4)
+    tree_moved = drop(tmp_path / "elsewhere" / "deep" / "er" / "b.jpg", 5)
+    _rest()
+    assert not any(str(line.get("input", "")).startswith(str(folder)) for line in shared.lines), "not yet photos"
+    whole.rename(folder / "download.jpg")
+    moved.rename(folder / "moved.jpg")
+    tree_moved.parent.parent.rename(folder / "deep")
+    for name in ("download.jpg", "moved.jpg", "deep/er/b.jpg"):
+        shared.until(folder / name, "converted")
+    assert set(tree(shared.out / "renames")) == {"download.png", "moved.png", "deep/er/b.png"}
+
+
+def test_an_overwritten_photo_is_converted_again_and_a_touched_one_is_not(shared: Watch) -> None:
+    photo = drop(shared.source / "again" / "a.jpg", 6)
+    shared.until(photo, "converted")
+    output = shared.out / "again" / "a.png"
+    before = output.read_bytes()
+    for number in range(100):
+        os.utime(photo, ns=(number, number)) if number % 2 else photo.touch()
+    _rest()
+    assert set(shared.states(photo)) <= {"converted", "skipped"} and shared.states(photo).count("converted") == 1
+    photo.write_bytes(picture(7))
+    shared.wait(lambda: shared.states(photo).count("converted") == 2)
+    assert output.read_bytes() != before and len(tree(shared.out / "again")) == 1
+    replacement = drop(shared.source / "again" / "new.tmp", 8)
+    replacement.rename(photo)
+    shared.wait(lambda: shared.states(photo).count("converted") == 3)
+
+
+def test_half_a_copy_waits_and_does_not_fail(shared: Watch) -> None:
+    folder = shared.source / "slow"
+    folder.mkdir()
+    data = PORTRAITS[2].read_bytes()
+    for _ in _writers(folder / "steady.jpg", data):
+        time.sleep(SETTLE / 3)
+    with open(folder / "stalled.jpg", "wb") as file:  # open for writing, and nothing happens
+        file.write(data[:7000])
+        file.flush()
+        _rest()
+        assert shared.states(folder / "stalled.jpg") == []
+        file.write(data[7000:])
+    (folder / "closed.jpg").write_bytes(data[:7000])  # each piece is written by another program
+    _rest()
+    assert shared.states(folder / "closed.jpg") == []
+    with open(folder / "closed.jpg", "ab") as file:
+        file.write(data[7000:])
+    for name in ("steady.jpg", "stalled.jpg", "closed.jpg"):
+        shared.until(folder / name, "converted")
+    assert len({(shared.out / "slow" / f"{name}.png").read_bytes() for name in ("steady", "stalled", "closed")}) == 1
+
+
+def test_new_folders_are_watched_also_when_removed_and_made_again(shared: Watch) -> None:
+    folder = shared.source / "new"
+    for number in range(3):
+        photo = drop(folder / "a" / "b" / "c" / f"{number}.jpg", 10 + number)
+        shared.until(photo, "converted")
+        shutil.rmtree(folder)
+    assert len(tree(shared.out / "new")) == 3, "outputs of photos that are gone are kept"
+
+
+def _memory(watch: Watch) -> int:
+    """What the watcher has in memory, in kilobytes."""
+    lines = Path(f"/proc/{watch.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.slow
+def test_a_burst_is_converted_completely(shared: Watch) -> None:
+    folder = shared.source / "burst"
+    for number in range(300):
+        drop(folder / f"{number % 7}" / f"{number:03d}.jpg", number)
+    made = shared.out / "burst"
+    shared.wait(lambda: len(list(made.rglob("*.png"))) > 100, 300)
+    before = _memory(shared)
+    shared.wait(lambda: len(list(made.rglob("*.png"))) == 300, 300)
+    assert _memory(shared) < before + 40_000, "kilobytes"
+    _rest()
+    told = [line for line in shared.lines if str(line.get("input", "")).startswith(str(folder))]
+    assert len(told) == 300 and {line["state"] for line in told} == {"converted"}
+
+
+def test_links_are_not_followed_out_of_the_input(shared: Watch, tmp_path: Path) -> None:
+    folder = shared.source / "links"
+    inside = drop(folder / "inside.jpg", 20)
+    outside = drop(tmp_path / "private" / "outside.jpg", 21)
+    (folder / "file.jpg").symlink_to(outside)
+    (folder / "folder").symlink_to(outside.parent)
+    (folder / "other.jpg").symlink_to(inside)
+    shared.until(folder / "other.jpg", "converted")
+    drop(folder / "more.jpg", 22)
+    shared.until(folder / "more.jpg", "converted")
+    assert set(tree(shared.out / "links")) == {"inside.png", "other.png", "more.png"}
+    told = [event["path"] for event in shared.events("ignored")]
+    assert sorted(told) == [str(folder / "file.jpg"), str(folder / "folder")], "one line for each"
+
+
+def test_a_namesake_that_comes_later_disturbs_nothing(shared: Watch) -> None:
+    folder = shared.source / "namesakes"
+    first = drop(folder / "a.jpg", 30)
+    shared.until(first, "converted")
+    with Image.open(first) as image:
+        image.rotate(90).save(folder / "a.png")
+    shared.until(folder / "a.png", "converted")
+    _rest()
+    assert shared.states(first) == ["converted"]
+    assert set(tree(shared.out / "namesakes")) == {"a.png", "a.png.png"}
+
+
+def test_a_file_of_somebody_else_in_out_is_told_of_once(shared: Watch) -> None:
+    theirs = shared.out / "foreign" / "a.png"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"somebody's")
+    photo = drop(shared.source / "foreign" / "a.jpg", 31)
+    shared.until(photo, "skipped")
+    shared.until(drop(photo.with_name("b.jpg"), 32), "converted")
+    assert shared.states(photo) == ["skipped"] and theirs.read_bytes() == b"somebody's"
+
+
+def test_a_corrupt_photo_fails_once_and_only_when_it_was_waited_for(shared: Watch) -> None:
+    """The last test of the shared watcher: the photo was there from the start, and is given half a minute."""
+    corrupt = shared.source / "start" / "corrupt.jpg"
+    shared.until(corrupt, "failed")
+    failed = next(line for line in shared.lines if line.get("input") == str(corrupt))
+    assert failed["kind"] == "truncated"
+    shutil.copyfile(PORTRAITS[1], corrupt)
+    shared.until(corrupt, "failed", "converted")
+    empty = shared.source / "start" / "empty.jpg"
+    empty.touch()
+    assert shared.end() == 0, "how a service is ended, whatever failed in it"
+    lines = "".join(shared.errors)
+    assert lines.count(f"{corrupt}: the file ends too early") == 1 and "interrupted" not in lines
+    assert not leftovers(shared.source.parent) and shared.states(empty) == []
+    with sqlite3.connect(shared.out / ".h2a-batch" / "ledger.sqlite") as db:
+        assert db.execute("SELECT count(*) FROM files WHERE state != 'done' AND source != ?", [str(empty)]).fetchone()
+
+
+def _done(out: Path) -> int:
+    """Photos that the ledger knows to be done."""
+    with sqlite3.connect(f"file:{out}/.h2a-batch/ledger.sqlite?mode=ro", uri=True) as db:
+        return int(db.execute("SELECT count(*) FROM files WHERE state = 'done'").fetchone()[0])
+
+
+def test_a_restart_goes_on_where_a_kill_ended_the_watch(start: Start, tmp_path: Path, h2a: Command) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    for number in range(60):
+        drop(source / f"{number:02d}.jpg", number)
+    watch = start(source, out).ready()
+    watch.wait(lambda: _done(out) > 5)
+    watch.kill()
+    drop(source / "late.jpg", 50)
+    again = start(source, out, "--max-idle", 1)
+    assert again.ended() == 0
+    summary = next(line for line in again.errors if "converted," in line)
+    assert summary.endswith("0 failed\n") and " 0 skipped" not in summary
+    assert len(again.lines) - 1 == 61 == len(tree(out)) and not leftovers(tmp_path)
+    assert h2a(source, tmp_path / "fresh").returncode == 0
+    assert tree(out) == tree(tmp_path / "fresh")
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_an_interruption_and_max_idle_an_end(start: Start, tmp_path: Path) -> None:
+    photo = drop(tmp_path / "in" / "a.jpg", 1)
+    watch = start(tmp_path / "in", tmp_path / "out").ready()
+    watch.until(photo, "converted")
+    assert watch.end(signal.SIGINT) == 130
+    broken = tmp_path / "in" / "sub" / "b.jpg"
+    broken.parent.mkdir()
+    broken.write_text("not a picture")
+    ended = start(tmp_path / "in", tmp_path / "out", "--max-idle", 1, "--on-failure", f"move={tmp_path / 'broken'}")
+    assert ended.ended() == 1, "it is not idle before the broken photo was given up"
+    assert ended.states(photo) == ["skipped"] and ended.states(broken) == ["failed"]
+    assert set(tree(tmp_path / "broken")) == {"sub/b.jpg"} and not broken.exists() and photo.exists()
+
+
+def test_systemd_is_told(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(90)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        watch = start(tmp_path / "in", tmp_path / "out", env=environment)
+        assert manager.recv(100) == b"READY=1"
+        assert watch.end() == 0
+        assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_polling_finds_the_same(start: Start, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    drop(source / "a.jpg", 1)
+    watch = start(source, out, "--poll").ready()
+    watch.until(drop(source / "b" / "b.jpg", 2), "converted")
+    (source / "a.jpg").write_bytes(picture(3))
+    watch.until(source / "a.jpg", "converted", "converted")
+    assert set(tree(out)) == {"a.png", "b/b.png"} and watch.end() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", ["watches", "instances"])
+def test_where_the_limit_of_inotify_is_reached_it_polls(start: Start, tmp_path: Path, limit: str) -> None:
+    lower = ["unshare", "--user", "--map-root-user", "sh", "-c"]
+    if subprocess.run([*lower, "echo 9 > /proc/sys/user/max_inotify_watches"], capture_output=True).returncode:
+        pytest.skip("limits of its own need a user namespace, which this system does not give")
+    source = tmp_path / "in"
+    source.mkdir()
+    number = 5 if limit == "watches" else 0
+    script = f'echo {number} > /proc/sys/user/max_inotify_{limit} && exec "$@"'
+    watch = start(source, tmp_path / "out", before=[*lower, script, "sh"]).ready()
+    photos = [drop(source / f"{place}" / "a.jpg", place) for place in range(8)]  # with each folder one watch more
+    for photo in [*photos, drop(source / "7" / "b.jpg", 8)]:
+        watch.until(photo, "converted")
+    told = watch.events("polling")
+    assert len(told) == 1 and f"sysctl fs.inotify.max_user_{limit}=" in told[0]["message"]
+    assert sum("fs.inotify" in line for line in watch.errors) == 1
+    assert watch.end() == 0
+
+
+def test_an_input_that_goes_away_and_comes_back(start: Start, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    watch = start(source, out).ready()
+    watch.until(drop(source / "sub" / "a.jpg", 1), "converted")
+    source.rename(tmp_path / "moved")
+    watch.wait(lambda: watch.events("gone"))
+    drop(source / "b.jpg", 2)
+    watch.until(source / "b.jpg", "converted")
+    shutil.rmtree(source)
+    drop(source / "sub" / "a.jpg", 3)  # at once: it may not even be seen that the folder was gone
+    watch.until(source / "sub" / "a.jpg", "converted", "converted")
+    watch.until(drop(source / "sub" / "c.jpg", 4), "converted")
+    assert watch.end() == 0
+    told = watch.events("gone", "back")
+    assert [event["event"] for event in told][:2] == ["gone", "back"] and len(told) <= 4
+    assert sum(str(source) in line and "->" not in line for line in watch.errors) == len(told) + 1, "a line for each"
+
+
+def _mount(place: Path, size: str) -> None:
+    place.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("this container may not mount")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_card_that_is_unmounted_and_mounted_again(start: Start, tmp_path: Path) -> None:
+    card = tmp_path / "card"
+    _mount(card, "4m")
+    mounted = True
+    try:
+        watch = start(card, tmp_path / "out").ready()
+        watch.until(drop(card / "a.jpg", 1), "converted")
+        subprocess.run(["umount", "--lazy", card], check=True)
+        mounted = False
+        watch.wait(lambda: len(watch.events("gone")) == 1)
+        time.sleep(2)
+        assert not watch.events("back"), "the empty folder below the card is not the card"
+        _mount(card, "4m")
+        mounted = True
+        watch.until(drop(card / "b.jpg", 2), "converted")
+        assert len(watch.events("back")) == 1 and watch.end() == 0
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", card], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_waited_for_and_nothing_is_lost(start: Start, tmp_path: Path) -> None:
+    source, disk = tmp_path / "in", tmp_path / "disk"
+    source.mkdir()
+    _mount(disk, "1m")
+    try:
+        watch = start(source, disk / "out").ready()
+        for number in range(40):
+            drop(source / f"{number:02d}.jpg", number)
+        watch.wait(lambda: watch.events("full"))
+        drop(source / "late.jpg", 50)
+        time.sleep(4)
+        assert len(watch.events("full")) == 1 and not watch.events("free"), "one line, however often it is tried"
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        watch.wait(lambda: len(tree(disk / "out")) == 41, 150)
+        watch.wait(lambda: watch.events("free"))
+        assert watch.end() == 0 and not leftovers(disk)
+        told = [line["input"] for line in watch.lines if line.get("state") == "converted"]
+        assert len(told) == len(set(told)) == 41 and not any(line.get("state") == "failed" for line in watch.lines)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_the_sample_unit_and_compose_file_give_arguments_that_there_are() -> None:
+    unit = (ROOT / "scripts" / "systemd" / "h2a-batch.service").read_text()
+    compose = (ROOT / "scripts" / "compose" / "compose.yaml").read_text()
+    command = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).split()[1:]
+    listed = json.loads(next(line for line in compose.splitlines() if "command:" in line).partition(":")[2])
+    for arguments in (command, listed, [*listed, "--poll"]):
+        assert build_parser().parse_args(arguments).watch
+    assert "Type=notify" in unit and "h2a-batch" in unit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["in/A000210.jpg", "out", "--watch"], "--watch is for folders"),
+        (["in", "out", "--watch", "--overwrite"], "choose one"),
+        (["in", "out", "--watch", "--dry-run"], "choose one"),
+        (["in", "out", "--settle", "2"], "this is for --watch"),
+        (["in", "out", "--watch", "--settle", "-1"], "0 or more"),
+        (["in", "out", "--poll"], "this is for --watch"),
+        (["in", "out", "--watch", "--contact-sheet", "sheet.jpg"], "h2a-sheet"),
+        (["in", "out", "--on-success", "archive"], "archive=FOLDER"),
+        (["in", "out", "--on-failure", "delete"], "move=FOLDER"),
+        (["in", "out", "--on-success", "archive=in"], "choose a folder of its own"),
+        (["in", "out", "--on-failure", "move=/proc/none"], "cannot be moved there"),
+    ],
+)
+def test_wrong_usage_is_one_line(h2a: Command, photos: Path, arguments: list[str], words: str) -> None:
+    done = h2a(*arguments)
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
