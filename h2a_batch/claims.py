@@ -14,21 +14,17 @@ from pathlib import Path
 from h2a_batch.errors import UsageError
 from h2a_batch.files import sha256_of
 from h2a_batch.image import is_complete
-from h2a_batch.ledger import Ledger, Made, Row, Task
-from h2a_batch.names import is_image_name, variants
+from h2a_batch.ledger import NOBODY, Ledger, Made, Output, Row, Task
+from h2a_batch.names import is_image_name, numbered, variants
 from h2a_batch.source import Source
 
 
 def is_current(ledger: Ledger, source: Source) -> bool:
     """Whether a source's output exists, complete, made from this content with these settings."""
     row = ledger.row(source.real) or _moved_here(ledger, source)
-    if row is None or not _is_done(ledger, source, row):
+    if row is None or not _is_done(ledger, source, row) or row.size != source.size:
         return False
-    try:
-        status = os.lstat(ledger.out / str(row.output))
-    except OSError:
-        return False
-    if status.st_size != row.output_size or row.size != source.size:
+    if not all(_is_whole(ledger.out / output.name, output.size) for output in _outputs(ledger, row)):
         return False
     if row.mtime_ns == source.mtime_ns:
         return True
@@ -52,18 +48,35 @@ def claim(ledger: Ledger, source: Source, overwrite: bool, originals: Sequence[s
         overwrite: take such a name all the same.
         originals: real paths of the folders whose files may be originals.
     """
-    for name in _names(ledger, source):
-        made, path = ledger.made(name), ledger.out / name
-        if made is not None and made.source != source.real:
-            continue
-        if os.path.lexists(path):
-            foreign = made is None or _is_edited(made, path)
-            if foreign and made is None and _may_be_original(ledger, path, source, originals):
-                continue
-            if foreign and not overwrite:
-                return None
-        return ledger.start(source, name)
+    with ledger.together():
+        if not overwrite and any(_is_foreign(ledger, output.name) for output in _portraits(ledger, source.real)):
+            return None
+        for name in _names(ledger, source):
+            if not _is_anothers(ledger, source, name, originals):
+                return None if _is_foreign(ledger, name) and not overwrite else ledger.start(source, name)
     return None
+
+
+def claim_faces(ledger: Ledger, task: Task, count: int, overwrite: bool, originals: Sequence[str]) -> list[str]:
+    """Give the faces of a photo their names, on record and durable when this returns; for any thread.
+
+    Where a file of other origin has such a name, the next of `names.variants` is taken.
+
+    Args:
+        overwrite, originals: as for `claim`.
+
+    Raises:
+        StorageError: the ledger cannot be written.
+    """
+    folder, base = os.path.split(task.name)
+    names: list[str] = []
+    with ledger.together():
+        for number in range(1, count + 1):
+            wanted = (os.path.join(folder, name) for name in variants(numbered(base, number)))
+            names.append(next(name for name in wanted if _is_free(ledger, task.source, name, overwrite, originals)))
+            ledger.reserve(task, names[-1])
+        ledger.commit()
+    return names
 
 
 def claim_sheet(ledger: Ledger, sheet: Path, overwrite: bool, originals: Sequence[str]) -> None:
@@ -122,8 +135,45 @@ def _names(ledger: Ledger, source: Source) -> Iterator[str]:
         yield os.path.join(folder, name)
 
 
+def _is_anothers(ledger: Ledger, source: Source, name: str, originals: Sequence[str]) -> bool:
+    """Whether a name in OUT is that of another photo's output, or of what may be an original."""
+    made, path = ledger.made(name), ledger.out / name
+    if made is not None:
+        return made.source != source.real
+    return os.path.lexists(path) and _may_be_original(ledger, path, source, originals)
+
+
+def _is_foreign(ledger: Ledger, name: str) -> bool:
+    """Whether a file has a name in OUT that nobody we know made, or that was edited."""
+    made, path = ledger.made(name), ledger.out / name
+    return os.path.lexists(path) and (made is None or _is_edited(made, path))
+
+
+def _is_free(ledger: Ledger, source: Source, name: str, overwrite: bool, originals: Sequence[str]) -> bool:
+    return not _is_anothers(ledger, source, name, originals) and (overwrite or not _is_foreign(ledger, name))
+
+
+def _portraits(ledger: Ledger, source: str) -> list[Output]:
+    """The files of a photo's faces, where they have files of their own."""
+    return [face.output for face in ledger.faces(source) if face.output]
+
+
+def _outputs(ledger: Ledger, row: Row) -> list[Output]:
+    """The files that were made of a photo."""
+    if row.state == NOBODY or row.output is None:
+        return []
+    return _portraits(ledger, row.source) or [Output(row.output, row.output_size or 0)]
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    try:
+        return os.lstat(path).st_size == size
+    except OSError:
+        return False
+
+
 def _is_done(ledger: Ledger, source: Source, row: Row) -> bool:
-    return row.state == "done" and row.settings == ledger.key and _has_natural_name(source, row)
+    return row.state in ("done", NOBODY) and row.settings == ledger.key and _has_natural_name(source, row)
 
 
 def _has_natural_name(source: Source, row: Row) -> bool:
@@ -139,11 +189,8 @@ def _moved_here(ledger: Ledger, source: Source) -> Row | None:
     row = ledger.row(made.source)
     if row is None or row.size != source.size or _content(source) != made.sha256:
         return None
-    for query in (
-        "UPDATE outputs SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
-        "UPDATE files SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
-    ):
-        ledger.execute(query, source.real, made.source)
+    ledger.rename(made.source, source.real)
+    ledger.rename_outputs(made.source, source.real)
     return ledger.row(source.real)
 
 

@@ -20,6 +20,7 @@ from h2a_batch.console import Console, print_error, quiet_libraries
 from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, H2AError
 from h2a_batch.folder import convert_folder
 from h2a_batch.options import FORMATS, Options, Workers
+from h2a_batch.search import FACES, MOST, NO_FACE, SMALLEST
 from h2a_batch.settle import SETTLE_SECONDS
 
 
@@ -123,6 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="folders or files of photos, and the folder for the results",
     )
     _add_output(parser.add_argument_group("output"))
+    _add_faces(parser.add_argument_group("faces"))
     _add_running(parser.add_argument_group("running"))
     _add_behaviour(parser.add_argument_group("behaviour"))
     _add_watching(parser.add_argument_group("watching"))
@@ -154,6 +156,32 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         type=Path,
         metavar="FOLDER|FILE",
         help="write a page for the browser, before and after: an .html file, or report.html in a folder",
+    )
+
+
+def _add_faces(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--faces",
+        choices=FACES,
+        default="crop",
+        help="crop: an output for each face, unless the photo is a portrait already (default); "
+        "paste: the photo, its faces painted; off: the photo as a whole",
+    )
+    group.add_argument(
+        "--min-face",
+        type=int,
+        default=SMALLEST,
+        metavar="PIXELS",
+        help=f"leave out faces that are narrower; larger is quicker (default: {SMALLEST})",
+    )
+    group.add_argument(
+        "--max-faces", type=int, default=MOST, metavar="N", help=f"of one photo, the largest (default: {MOST})"
+    )
+    group.add_argument(
+        "--no-face",
+        choices=NO_FACE,
+        default="convert",
+        help="what to do with a photo in which no face is found (default: convert it as a whole)",
     )
 
 

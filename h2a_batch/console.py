@@ -108,12 +108,12 @@ class Console:
             self.say(f"{shown(result.path)}: {shown(result.message)}")
             if self.verbose and result.trace:
                 self.say(result.trace)
-        elif self.verbose and result.kind == "exists":
+        elif self.verbose and result.kind in ("exists", "no-face"):
             self.say(f"{shown(result.path)}: skipped: {shown(result.message)}")
         elif self.watch and result.state == "converted" and not self.quiet:
-            self.say(f"{shown(result.path)} -> {shown(result.output)} ({result.seconds:.2f} s)")
+            self.say(f"{shown(result.path)} -> {_files(result)} ({result.seconds:.2f} s)")
         elif self.verbose and result.state != "planned":
-            self.say(f"{shown(result.path)}: {result.state} {shown(result.output)} {result.seconds:.2f} s")
+            self.say(f"{shown(result.path)}: {result.state} {_files(result)} {result.seconds:.2f} s")
 
     def event(self, event: Event) -> None:
         """A change of state; those of every photo that was moved as asked are told to programs, and with -v."""
@@ -141,8 +141,9 @@ class Console:
         """The last lines."""
         if self.quiet:
             return
+        faces = f" ({summary.faces} face{'s' * (summary.faces != 1)})" if summary.faces else ""
         parts = [
-            f"{summary.converted} {'to convert' if dry_run else 'converted'}",
+            f"{summary.converted} {'to convert' if dry_run else 'converted'}{faces}",
             f"{summary.skipped} skipped",
             f"{summary.failed} failed",
         ]
@@ -158,6 +159,8 @@ class Console:
             lines.append(
                 f"{summary.exist} of the skipped: a file of other origin has the output's name; --overwrite replaces it"
             )
+        if summary.faceless:
+            lines.append(f"{summary.faceless} of the skipped: no face was found")
         if summary.kept:
             lines.append(f"{summary.kept} of the photos stayed in IN: they could not be moved or deleted")
         if summary.report:
@@ -180,6 +183,8 @@ def _json(result: FileResult) -> str:
         "state": result.state,
         "output": _text(result.output),
     }
+    if result.faces:
+        fields |= {"outputs": [str(path) for path in result.outputs], "faces": result.faces}
     if result.state == "failed" or result.kind:
         fields |= {"kind": result.kind, "message": result.message}
     if result.seconds:
@@ -194,6 +199,12 @@ def _json_event(event: Event) -> str:
     if event.message:
         fields["message"] = event.message
     return json.dumps(fields)
+
+
+def _files(result: FileResult) -> str:
+    """The first output, and how many more there are."""
+    more = f" and {len(result.outputs) - 1} more" if len(result.outputs) > 1 else ""
+    return f"{shown(result.output)}{more}"
 
 
 def _text(path: Path | None) -> str | None:

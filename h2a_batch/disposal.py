@@ -192,11 +192,9 @@ class Disposal:
     def _leave_place(self, entry: _Entry, target: str) -> None:
         """Keep the record of a photo under the path it has now, so that the one it had is free for another photo."""
         name = target or f"{entry.source}{DELETED}{time.time_ns()}"
-        files = "UPDATE OR REPLACE files SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)"
-        self._ledger.execute(files, name, entry.source)
+        self._ledger.rename(entry.source, name)
         if entry.state == "done":
-            outputs = "UPDATE outputs SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)"
-            self._ledger.execute(outputs, target, entry.source)
+            self._ledger.rename_outputs(entry.source, target)
         self._strike(entry)
 
     def _write_down(self, entry: _Entry) -> None:

@@ -18,11 +18,13 @@ class FileResult:
     Args:
         path: the input.
         state: ``converted``, ``skipped`` or ``failed``; ``planned`` in a dry run.
-        output: the file made, or found to be there already; None where there is none.
-        kind: for a failure, see `PhotoError`; for a skip, ``unchanged`` or ``exists``.
+        output: the file made, or found to be there already, of several the first; None where there is none.
+        kind: for a failure, see `PhotoError`; for a skip, ``unchanged``, ``exists`` or ``no-face``.
         message: what is wrong and what to do, one line; empty where all is well.
         seconds: time from the first byte read to the last byte written.
         trace: for the kind ``internal`` alone, the traceback.
+        outputs: all files made.
+        faces: how many faces were found and converted; 0 where the photo was converted as a whole.
     """
 
     path: Path
@@ -32,20 +34,25 @@ class FileResult:
     message: str = ""
     seconds: float = 0.0
     trace: str = ""
+    outputs: tuple[Path, ...] = ()
+    faces: int = 0
 
 
 @dataclass
 class Summary:
     """Counts of a run.
 
-    ``ignored`` are files that are no photos, ``exist`` photos skipped for a foreign file in OUT, ``kept`` photos that
-    were to be moved or deleted and could not be; ``report`` is the list of all files, ``page`` the one to look at.
+    ``faces`` were converted, ``faceless`` photos skipped since no face was found; ``ignored`` are files that are no
+    photos, ``exist`` photos skipped for a foreign file in OUT, ``kept`` photos that were to be moved or deleted and
+    could not be; ``report`` is the list of all files, ``page`` the one to look at.
     """
 
     converted: int = 0
     skipped: int = 0
     exist: int = 0
     failed: int = 0
+    faces: int = 0
+    faceless: int = 0
     ignored: int = 0
     kept: int = 0
     seconds: float = 0.0

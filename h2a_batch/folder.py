@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from h2a_batch.card import find_model, identify
-from h2a_batch.claims import claim, is_current, is_known
+from h2a_batch.claims import claim, claim_faces, is_current, is_known
 from h2a_batch.disposal import Disposal, check_rules
 from h2a_batch.errors import H2AError, PhotoError, StorageError, UsageError
 from h2a_batch.events import Event, FileResult, Summary, notify
 from h2a_batch.generator import Generator, resolve_device
-from h2a_batch.ledger import Ledger, Row, Task
+from h2a_batch.ledger import NOBODY, Ledger, Row, Task
 from h2a_batch.names import is_image_name
 from h2a_batch.options import Options, with_settings
 from h2a_batch.pipeline import Result, convert
 from h2a_batch.present import Presenter
-from h2a_batch.results import Item, look
+from h2a_batch.results import Item, look, write_table
 from h2a_batch.settle import SETTLE_SECONDS, Settling
 from h2a_batch.source import LEDGER_FOLDER, Found, Ignored, Scan, Unusable, check_inputs, scan
 from h2a_batch.watch import Watcher, wait_until
@@ -73,13 +73,13 @@ def convert_folder(
     if os.path.realpath(target) in originals and not options.suffix:
         options = replace(options, suffix=IN_PLACE_SUFFIX)
     model = find_model(options.model)
-    sha256, framing = identify(model)
+    sha256, framing, rule = identify(model)
     first_run = not (target / LEDGER_FOLDER).exists() and not options.dry_run
     generator = _load(model, options) if first_run else None  # a model that does not load leaves no trace in OUT
     if not options.dry_run:
         check_rules(options, target, originals)
     try:
-        ledger = Ledger(target, options.settings(sha256, framing), read_only=options.dry_run)
+        ledger = Ledger(target, options.settings(sha256, framing, rule), read_only=options.dry_run)
     except OSError as error:
         raise UsageError(f"{target}: cannot be written ({error.strerror})", "choose another OUT") from error
     with ledger:
@@ -166,7 +166,7 @@ class _Run:
                 notify("STOPPING=1")
             with contextlib.suppress(StorageError):
                 self.dispose()
-                self.summary.report = self.ledger.write_report()
+                self.summary.report = write_table(self.ledger)
             self.summary.kept = len(self.disposal.refused)
         if (self.options.contact_sheet or self.options.report) and not self.summary.interrupted:
             self.presenter.write(self.summary)
@@ -174,6 +174,7 @@ class _Run:
     def convert(self, tasks: Iterable[Task | None], generator: Generator) -> None:
         """Convert what there is; a watch goes on when OUT was full and can be written again."""
         workers = self.options.workers.filled(generator.device)
+        name_faces = partial(claim_faces, self.ledger, overwrite=self.options.overwrite, originals=self.originals)
         if self.watcher:
             self.watcher.start()
             more = f"and {len(self.inputs) - 1} more" if len(self.inputs) > 1 else ""
@@ -181,7 +182,7 @@ class _Run:
             notify("READY=1")
         while True:
             try:
-                with contextlib.closing(convert(tasks, self.options, generator, workers)) as results:
+                with contextlib.closing(convert(tasks, self.options, generator, workers, name_faces)) as results:
                     for result in results:
                         self.record(result)
                 return
@@ -274,7 +275,12 @@ class _Run:
             try:
                 self.write_down(result)
             finally:  # should OUT be full just now, a watch catches up on that
-                self.note(FileResult(task.source.path, "converted", task.output, seconds=result.seconds))
+                files, faces = tuple(task.out / output.name for output in result.outputs), len(result.faces)
+                self.note(
+                    FileResult(
+                        task.source.path, "converted", files[0], seconds=result.seconds, outputs=files, faces=faces
+                    )
+                )
             if self.watcher:
                 self.watcher.finished(task.source)
         else:
@@ -288,12 +294,19 @@ class _Run:
 
     def write_down(self, result: Result) -> None:
         """Put a success on record, and what is to become of the photo."""
-        self.ledger.done(result.task, result.sha256, result.output_size, result.seconds)
-        self.disposal.plan(result.task, None)
+        with self.ledger.together():
+            self.ledger.done(result.task, result.sha256, result.outputs, result.seconds, result.faces)
+            self.disposal.plan(result.task, None)
 
     def fail(self, result: Result, error: H2AError) -> None:
         """Record a failure; in a watch a photo may just not be complete yet, and is then no failure."""
-        task = result.task
+        task, kind = result.task, error.kind if isinstance(error, PhotoError) else "internal"
+        if kind == NOBODY and self.options.no_face == "skip":
+            self.ledger.nobody(task, result.seconds)
+            self.note(FileResult(task.source.path, "skipped", None, kind, error.message, result.seconds))
+            if self.watcher:
+                self.watcher.finished(task.source)
+            return
         self.ledger.failed(task, str(error), result.seconds)
         if self.watcher:
             if self.watcher.takes_back(task.source, error):
@@ -301,7 +314,6 @@ class _Run:
                 return
             self.watcher.left(task.source)
         self.disposal.plan(task, error)
-        kind = error.kind if isinstance(error, PhotoError) else "internal"
         self.note(FileResult(task.source.path, "failed", None, kind, str(error), result.seconds, result.trace))
 
     def pause(self) -> None:
@@ -313,7 +325,7 @@ class _Run:
         self.disposal.retry()
         counts = (self.summary.converted, self.summary.failed)
         if counts != self.reported:
-            self.ledger.write_report()
+            write_table(self.ledger)
         ended = time.monotonic()
         self.upkeep, self.reported = ended + max(_UPKEEP, _UPKEEP_SHARE * (ended - started)), counts
 
@@ -330,11 +342,13 @@ class _Run:
         elif result.state == "skipped":
             self.summary.skipped += 1
             self.summary.exist += result.kind == "exists"
+            self.summary.faceless += result.kind == NOBODY
         else:
             self.summary.converted += 1
+            self.summary.faces += result.faces
         self.tell(result)
 
-    def looks(self) -> Iterator[tuple[Item, Row | None]]:
+    def looks(self) -> Iterator[tuple[list[Item], Row | None]]:
         """What became of the photos that this run met, in the order of the inputs."""
         how = replace(self.how, exclude=self.ledger.sheets())
         found = (found for found in scan(self.inputs, how) if not isinstance(found, Ignored))

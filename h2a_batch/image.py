@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
+import math
 import os
 import sys
 import zlib
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image
 
+from h2a_batch.blend import paste
 from h2a_batch.errors import PhotoError
+from h2a_batch.framing import Frame, cut
+from h2a_batch.reader import AGAIN, HAVE_HEIF, READERS, Reader, exif_of, explained, open_image, to_srgb
+from h2a_batch.search import Search
 from h2a_batch.source import HEIF, sniff
 
-try:  # the extra `heif`
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-    HAVE_HEIF = True
-except ImportError:
-    HAVE_HEIF = False
-
-Image.init()
-# only these are opened, whatever else Pillow knows: some of its readers start other programs
-_WANTED = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", HEIF)
-_READERS = [name for name in _WANTED if name in Image.OPEN]
 _PILLOW_FORMAT = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
-_ORIENTATION = 0x0112
-# tags of how TIFF lays out its pixels: they are wrong for any other file
-_LAYOUT_TAGS = frozenset(
-    {*range(254, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(320, 326), 330, 338, 339, 347, 34675}
-) | frozenset(range(512, 533))
 _MOST_JPEG_EXIF = 65_000  # bytes; a JPEG cannot hold more
-_WHITE = (255, 255, 255)
-_AGAIN = "copy it again from its source"
 
 Box = tuple[int, int, int, int]
 Size = tuple[int, int]
@@ -60,17 +45,46 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A decoded photo: uint8 RGB of shape (height, width, 3) in the model's size, and what is needed at the end.
+class Part:
+    """A piece of a photo for the generator: uint8 RGB of shape (height, width, 3) in the model's size.
 
-    ``alpha`` has the output's size. ``sha256`` is that of the file's bytes.
+    ``alpha`` has the output's size.
     """
 
     pixels: NDArray[np.uint8]
     placement: Placement
     alpha: Image.Image | None
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo: its parts, and what is needed at the end.
+
+    A photo that is converted as a whole has one part and no faces; else there is a part for each face, and ``faces``
+    says where in the upright photo it is. ``canvas`` is the photo that painted faces are to be put back into, with its
+    own alpha. ``sha256`` is that of the file's bytes.
+    """
+
+    parts: tuple[Part, ...]
     exif: bytes | None
     sha256: str
+    faces: tuple[Frame, ...] = ()
+    canvas: Part | None = None
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """Those of a photo that is one part."""
+        return self.parts[0].pixels
+
+    @property
+    def placement(self) -> Placement:
+        """That of a photo that is one part."""
+        return self.parts[0].placement
+
+    @property
+    def alpha(self) -> Image.Image | None:
+        """That of a photo that is one part."""
+        return self.parts[0].alpha
 
 
 def place(photo: Size, frame: Size, fit: str, size: str) -> Placement:
@@ -104,8 +118,13 @@ def place(photo: Size, frame: Size, fit: str, size: str) -> Placement:
     return Placement(crop, content, output)
 
 
-def decode(path: Path, frame: Size, fit: str, size: str, keep_metadata: bool = False) -> Photo:
+def decode(
+    path: Path, frame: Size, fit: str, size: str, keep_metadata: bool = False, search: Search | None = None
+) -> Photo:
     """Read a photo upright, in sRGB and in the model's frame.
+
+    Args:
+        search: finds the faces, each of which becomes a part of its own; without it the photo is one part.
 
     Raises:
         PhotoError: the file cannot be read as a photo; ``kind`` says why.
@@ -114,8 +133,8 @@ def decode(path: Path, frame: Size, fit: str, size: str, keep_metadata: bool = F
         with open(path, "rb") as file:
             before = os.fstat(file.fileno())
             if before.st_size == 0:
-                raise PhotoError("empty", "the file is empty (0 bytes)", _AGAIN)
-            photo = _decode_open(file, frame, fit, size, keep_metadata)
+                raise PhotoError("empty", "the file is empty (0 bytes)", AGAIN)
+            photo = _decode_open(file, _Wish(frame, fit, size, keep_metadata, search))
             after = os.fstat(file.fileno())
     except FileNotFoundError as error:
         raise PhotoError("vanished", "the file is no longer there", "run again when it is back") from error
@@ -130,21 +149,28 @@ def decode(path: Path, frame: Size, fit: str, size: str, keep_metadata: bool = F
     return photo
 
 
-def finish(photo: Photo, painted: NDArray[np.uint8], keep_alpha: bool) -> Image.Image:
-    """The model's answer without its padding, in the output's size, with the photo's alpha where wanted.
+def finish(photo: Photo, painted: Sequence[NDArray[np.uint8]], keep_alpha: bool) -> list[Image.Image]:
+    """The model's answers as pictures: one of the whole photo, or one of each face.
 
     Args:
-        painted: uint8 RGB, any size of the same proportions as the model's input.
+        painted: for each part uint8 RGB, any size of the same proportions as the model's input.
     """
+    if photo.canvas is None:
+        return [_finish(part, answer, keep_alpha) for part, answer in zip(photo.parts, painted, strict=True)]
+    return [_finish(photo.canvas, paste(photo.canvas.pixels, photo.faces, painted), keep_alpha)]
+
+
+def _finish(part: Part, painted: NDArray[np.uint8], keep_alpha: bool) -> Image.Image:
+    """An answer without its padding, in the output's size, with the photo's alpha where wanted."""
     image = Image.fromarray(painted)
-    down, across = photo.pixels.shape[:2]
-    left, top, right, bottom = photo.placement.content
+    down, across = part.pixels.shape[:2]
+    left, top, right, bottom = part.placement.content
     wide, high = image.width / across, image.height / down
     box = (left * wide, top * high, right * wide, bottom * high)
-    if image.size != photo.placement.output or box != (0, 0, *image.size):
-        image = image.resize(photo.placement.output, Image.Resampling.BICUBIC, box=box)
-    if photo.alpha is not None and keep_alpha:
-        image.putalpha(photo.alpha)
+    if image.size != part.placement.output or box != (0, 0, *image.size):
+        image = image.resize(part.placement.output, Image.Resampling.BICUBIC, box=box)
+    if part.alpha is not None and keep_alpha:
+        image.putalpha(part.alpha)
     return image
 
 
@@ -186,8 +212,8 @@ def thumbnail(path: Path, side: int) -> Image.Image:
 def extent_of(path: Path) -> Size | None:
     """Width and height of a photo held upright, from its header; None where it cannot be read."""
     try:
-        with open(path, "rb") as file, _open(file) as image:
-            _, turn = _exif(image) if image.format in ("JPEG", "MPO") else (None, 1)
+        with open(path, "rb") as file, open_image(file) as image:
+            _, turn = exif_of(image) if image.format in ("JPEG", "MPO") else (None, 1)
             return (image.height, image.width) if turn >= 5 else image.size
     except (OSError, PhotoError):
         return None
@@ -196,14 +222,25 @@ def extent_of(path: Path) -> Size | None:
 def is_complete(path: Path) -> bool:
     """Whether a file is an image that can be read to its end."""
     try:
-        with Image.open(path, formats=_READERS) as image:
+        with Image.open(path, formats=READERS) as image:
             image.load()
     except Exception:  # Pillow's readers raise a dozen kinds for broken data
         return False
     return True
 
 
-def _decode_open(file: BinaryIO, frame: Size, fit: str, size: str, keep_metadata: bool) -> Photo:
+@dataclass(frozen=True)
+class _Wish:
+    """The arguments of `decode`."""
+
+    frame: Size
+    fit: str
+    size: str
+    keep_metadata: bool
+    search: Search | None
+
+
+def _decode_open(file: BinaryIO, wish: _Wish) -> Photo:
     digest = hashlib.sha256()
     head = file.read(64)
     kind = sniff(head)
@@ -216,147 +253,76 @@ def _decode_open(file: BinaryIO, frame: Size, fit: str, size: str, keep_metadata
     digest.update(head)
     while block := file.read(1 << 20):
         digest.update(block)
-    file.seek(0)
-    image = _open(file)
     try:
-        pixels, placement, alpha, exif = _read(image, frame, fit, size, keep_metadata)
+        return _read(Reader(file), wish, digest.hexdigest())
     except PhotoError:
         raise
     except MemoryError as error:
-        raise PhotoError("too-large", f"{image.width}x{image.height} pixels do not fit in memory") from error
-    except Exception as error:  # Pillow's readers raise a dozen kinds for broken data
-        raise _broken(error) from error
-    return Photo(pixels, placement, alpha, exif, digest.hexdigest())
-
-
-def _open(file: BinaryIO) -> Image.Image:
-    try:
-        return Image.open(file, formats=_READERS)
-    except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise PhotoError(
-            "too-large",
-            f"it unpacks to more than the limit of {limit} million pixels",
-            "make it smaller with another program",
-        ) from error
-    except UnidentifiedImageError as error:
-        raise PhotoError("corrupt", "it begins like an image but its header is broken", _AGAIN) from error
+        raise PhotoError("too-large", "its pixels do not fit in memory") from error
     except Exception as error:
-        raise _broken(error) from error
+        raise explained(error) from error
 
 
-def _broken(error: Exception) -> PhotoError:
-    text = " ".join(str(error).split())[:120]
-    if "truncated" in text or "Truncated" in text:
-        return PhotoError("truncated", "the file ends too early", _AGAIN)
-    return PhotoError("corrupt", f"the image data is broken ({text or type(error).__name__})", _AGAIN)
+def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
+    exif = reader.exif if wish.keep_metadata else None
+    placement = place(reader.upright, wish.frame, wish.fit, wish.size)
+    used, wanted = _extent(placement.crop), _extent(placement.content)
+    scale = max(wanted[0] / used[0], wanted[1] / used[1])  # what is finer the model cannot see
+    search = wish.search
+    if search:
+        photo = reader.load(1.0 if search.paste else max(scale, search.scale))
+        picture = np.asarray(photo.image.convert("RGB"))
+        if faces := search.frames(picture, photo.x):
+            parts = tuple(_face(reader, face, wish) for face in faces)
+            return Photo(parts, exif, sha256, faces, _canvas(reader, wish.size) if search.paste else None)
+    return Photo((_whole(reader, wish.frame, placement, scale),), exif, sha256)
 
 
-def _read(
-    image: Image.Image, frame: Size, fit: str, size: str, keep_metadata: bool
-) -> tuple[NDArray[np.uint8], Placement, Image.Image | None, bytes | None]:
-    if image.format not in ("JPEG", "MPO"):
-        image.load()  # before the EXIF block, which some formats keep behind the pixels
-    profile = image.info.get("icc_profile")
-    exif, turn = _exif(image)
-    upright = (image.height, image.width) if turn >= 5 else image.size
-    placement = place(upright, frame, fit, size)
-    _draft(image, placement, upright, turn)
-    image.load()
-    image = _turned(image, turn)
-    x, y = image.width / upright[0], image.height / upright[1]  # what the JPEG decoder was asked to save
-    crop = (placement.crop[0] * x, placement.crop[1] * y, placement.crop[2] * x, placement.crop[3] * y)
+def _whole(reader: Reader, frame: Size, placement: Placement, scale: float) -> Part:
+    """A photo as one part."""
+    photo = reader.load(scale)
+    left, top, right, bottom = placement.crop
+    crop = (left * photo.x, top * photo.y, right * photo.x, bottom * photo.y)
     left, top, right, bottom = placement.content
-    image, alpha = _eight_bit(image)
-    small = image.resize((right - left, bottom - top), Image.Resampling.LANCZOS, box=crop)
-    if alpha is not None:
-        alpha = alpha.resize(placement.output, Image.Resampling.LANCZOS, box=crop)
-    content = np.asarray(_srgb(small, profile))
+    small = photo.image.resize((right - left, bottom - top), Image.Resampling.LANCZOS, box=crop)
+    alpha = photo.alpha and photo.alpha.resize(placement.output, Image.Resampling.LANCZOS, box=crop)
+    content = np.asarray(to_srgb(small, reader.profile))
     margins = ((top, frame[1] - bottom), (left, frame[0] - right), (0, 0))
     # mirrored, not black: instance norm would spread the bars' darkness over the face
     pixels = np.pad(content, margins, mode="symmetric") if any(map(any, margins)) else content
-    return pixels, placement, alpha, exif if keep_metadata else None
+    return Part(pixels, placement, alpha)
 
 
-def _draft(image: Image.Image, placement: Placement, upright: Size, turn: int) -> None:
-    """Let the JPEG decoder skip detail that the model cannot see; other formats ignore it."""
-    used, wanted = _extent(placement.crop), _extent(placement.content)
-    scale = max(wanted[0] / used[0], wanted[1] / used[1])
-    if scale < 1:
-        width, height = (max(1, round(side * scale)) for side in upright)
-        image.draft(None, (height, width) if turn >= 5 else (width, height))
+def _face(reader: Reader, face: Frame, wish: _Wish) -> Part:
+    """A face as a part."""
+    photo = reader.load(max(wish.frame) / face.side)
+    scaled = replace(face, x=face.x * photo.x, y=face.y * photo.y, side=face.side * photo.x)
+    image, profile = photo.image, reader.profile
+    if image.mode != "RGB":
+        image, profile = to_srgb(image, profile), None
+    pixels = np.asarray(to_srgb(Image.fromarray(cut(image, scaled, wish.frame)), profile))
+    longest = {"model": max(wish.frame), "source": face.side}.get(wish.size) or int(wish.size)
+    width, height = (max(1, round(side * longest / max(wish.frame))) for side in wish.frame)
+    alpha = photo.alpha and Image.fromarray(cut(photo.alpha.convert("RGB"), scaled, (width, height))[..., 0])
+    return Part(pixels, Placement(_bounds(face), (0, 0, *wish.frame), (width, height)), alpha)
 
 
-def _exif(image: Image.Image) -> tuple[bytes | None, int]:
-    """The EXIF block for an upright copy, and the orientation (1 to 8) that the photo has now."""
-    try:
-        exif = image.getexif()
-        turn = exif.get(_ORIENTATION, 1)
-        if _ORIENTATION in exif:
-            exif[_ORIENTATION] = 1
-        for tag in _LAYOUT_TAGS & set(exif):
-            del exif[tag]
-        data = exif.tobytes() if len(exif) else None
-    except Exception:  # a broken block must not cost the photo
-        return None, 1
-    return data, turn if turn in range(1, 9) else 1
+def _canvas(reader: Reader, size: str) -> Part:
+    """The whole photo in its own size, for faces to be put back into it."""
+    photo = reader.load(1.0)
+    width, height = photo.image.size
+    scale = int(size) / max(width, height) if size.isdigit() else 1.0
+    output = (max(1, round(width * scale)), max(1, round(height * scale)))
+    alpha = photo.alpha if photo.alpha is None or scale == 1 else photo.alpha.resize(output, Image.Resampling.LANCZOS)
+    box = (0, 0, width, height)
+    return Part(np.asarray(to_srgb(photo.image, reader.profile)), Placement(box, box, output), alpha)
 
 
-def _turned(image: Image.Image, turn: int) -> Image.Image:
-    ways = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }  # fmt: skip
-    return image.transpose(ways[turn]) if turn in ways else image
-
-
-def _eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """The image in a mode that can be resized and profiled (L, RGB, CMYK, LAB), and its alpha where it has one."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep(image), None
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        if alpha.getextrema() == (255, 255):
-            return image.convert("RGB"), None
-        white = Image.new("RGB", image.size, _WHITE)
-        white.paste(image, mask=alpha)
-        return white, alpha
-    if image.mode in ("L", "RGB", "CMYK", "LAB"):
-        return image, None
-    return image.convert("L" if image.mode == "1" else "RGB"), None
-
-
-def _from_deep(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and floating-point gray as 8-bit: the full range of the type's use, not clipped."""
-    values = np.asarray(image).astype(np.float32)
-    top = 65535.0 if image.mode.startswith("I;16") else _white_level(values)
-    return Image.fromarray((np.nan_to_num(values) * (255.0 / top)).clip(0, 255).round().astype(np.uint8))
-
-
-def _white_level(values: NDArray[np.float32]) -> float:
-    peak = float(np.nanmax(values, initial=0.0))
-    return next((level for level in (1.0, 255.0, 65535.0) if peak <= level), peak)
-
-
-def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """The image as RGB in sRGB; a profile that is broken or of another kind is left out of account."""
-    if image.mode == "LAB":
-        return _transform(None, "LAB").apply(image)
-    if profile:
-        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
-            return _transform(profile, image.mode).apply(image)
-    return image.convert("RGB")
-
-
-@lru_cache(maxsize=32)
-def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform:
-    source = io.BytesIO(profile) if profile else ImageCms.createProfile("LAB")
-    return ImageCms.ImageCmsTransform(ImageCms.ImageCmsProfile(source), _SRGB, mode, "RGB")
-
-
-_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+def _bounds(face: Frame) -> Box:
+    """The upright box around a face's square, as far as it goes."""
+    turn = math.radians(face.angle)
+    reach = face.side / 2 * (abs(math.cos(turn)) + abs(math.sin(turn)))
+    return round(face.x - reach), round(face.y - reach), round(face.x + reach), round(face.y + reach)
 
 
 def _extent(box: Box) -> Size:

@@ -8,24 +8,21 @@ Who may have which name is decided in `claims`.
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
-import re
-import shutil
 import sqlite3
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from h2a_batch.database import as_bytes, connect, storage
 from h2a_batch.errors import LedgerError, StorageError
 from h2a_batch.files import hold, replacing, temporary_path
+from h2a_batch.framing import Frame
 from h2a_batch.options import settings_key
 from h2a_batch.source import LEDGER_FOLDER, Source
 
@@ -41,7 +38,7 @@ CREATE TABLE files (
     natural TEXT NOT NULL,              -- the output's name if nothing else had it, relative to OUT
     output TEXT,                        -- the output's name, relative to OUT; NULL where none was planned
     output_size INTEGER,                -- bytes of the output
-    state TEXT NOT NULL,                -- started, done, failed
+    state TEXT NOT NULL,                -- started, done, failed, no-face
     error TEXT,                         -- what was wrong, where it failed
     seconds REAL,                       -- from the first byte read to the last byte written
     updated REAL NOT NULL               -- seconds since 1970
@@ -54,7 +51,20 @@ CREATE TABLE outputs (                  -- every file this program made in OUT, 
 ) WITHOUT ROWID;
 CREATE TABLE sheets (path TEXT PRIMARY KEY) WITHOUT ROWID;  -- contact sheets, wherever they lie
 """
-_MODELS = "CREATE TABLE IF NOT EXISTS models (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID"
+_LATER = (
+    "CREATE TABLE IF NOT EXISTS models (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID",
+    """
+CREATE TABLE IF NOT EXISTS faces (      -- those that were found in a photo and converted
+    source TEXT NOT NULL,               -- real path of the photo
+    number INTEGER NOT NULL,            -- from 1, left to right
+    x REAL NOT NULL, y REAL NOT NULL,   -- middle of the square that was cut out, in pixels of the upright photo
+    side REAL NOT NULL,                 -- of the square, in pixels
+    angle REAL NOT NULL,                -- by which it is turned, in degrees
+    output TEXT,                        -- name of its file, relative to OUT; NULL where it was put back into the photo
+    PRIMARY KEY (source, number)
+) WITHOUT ROWID""",
+)
+NOBODY = "no-face"  # the state of a photo that was passed over because nobody is in it
 DELETED = "//deleted-"  # behind the path of a photo that was deleted on success; no real path has two slashes
 _PROBE_BYTES = 1 << 18  # to see whether a full disk has room again; more than most outputs need
 _BATCH_SECONDS = 0.5  # results that a kill may cost: they are made again
@@ -62,11 +72,32 @@ _BATCH_SECONDS = 0.5  # results that a kill may cost: they are made again
 
 @dataclass(frozen=True)
 class Task:
-    """A photo to convert, and the file to make of it (``output`` absolute, ``name`` relative to OUT)."""
+    """A photo to convert, and the file to make of it: its name relative to OUT."""
 
     source: Source
-    output: Path
+    out: Path
     name: str
+
+    @property
+    def output(self) -> Path:
+        """The file to make."""
+        return self.out / self.name
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file that was made: its name relative to OUT, and its bytes."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class FaceRow:
+    """A face that was converted; ``output`` is None where it was put back into its photo."""
+
+    frame: Frame
+    output: Output | None
 
 
 @dataclass(frozen=True)
@@ -123,7 +154,7 @@ class Ledger:
         self._guard = None if read_only else hold(self.folder)
         self._committed = time.monotonic()
         try:
-            self._db = _connect(self.folder / "ledger.sqlite", read_only)
+            self._db = connect(self.folder / "ledger.sqlite", _VERSION, _SCHEMA, _LATER, read_only)
             self.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", self.key, settings)
             self.commit()
         except StorageError as error:  # before anything was made it is no half-done run
@@ -156,11 +187,8 @@ class Ledger:
 
     def start(self, source: Source, name: str) -> Task:
         """Write down that a source's output of this name is about to be made."""
-        self.execute(
-            "INSERT OR REPLACE INTO outputs (name, source) VALUES (CAST(? AS TEXT), CAST(? AS TEXT))",
-            name,
-            source.real,
-        )
+        task = Task(source, self.out, name)
+        self.reserve(task, name)
         self.execute(
             "INSERT OR REPLACE INTO files (source, size, mtime_ns, settings, natural, output, state, updated)"
             " VALUES (CAST(? AS TEXT), ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), 'started', ?)",
@@ -172,24 +200,62 @@ class Ledger:
             name,
             time.time(),
         )
-        return Task(source, self.out / name, name)
+        return task
 
-    def done(self, task: Task, sha256: str, output_size: int, seconds: float) -> None:
-        """Record that a task's output is complete and on disk."""
-        self._close(task.source.real, "done", sha256, output_size, None, seconds)
-        self.execute(
-            "UPDATE outputs SET sha256 = ?, size = ? WHERE name = CAST(? AS TEXT)", sha256, output_size, task.name
+    def reserve(self, task: Task, name: str) -> None:
+        """Write down that another output of a task is about to be made, by this name."""
+        query = "INSERT OR REPLACE INTO outputs (name, source) VALUES (CAST(? AS TEXT), CAST(? AS TEXT))"
+        self.execute(query, name, task.source.real)
+
+    def done(
+        self, task: Task, sha256: str, outputs: Sequence[Output], seconds: float, faces: Sequence[Frame] = ()
+    ) -> None:
+        """Record that a task's outputs are complete and on disk: one of the whole photo, or one of each face."""
+        source, portraits = task.source.real, [output.name for output in outputs] != [task.name]
+        self._close(source, "done", sha256, sum(output.size for output in outputs), None, seconds)
+        made = list(outputs)
+        if portraits:  # the photo's own name stays its own, whether an older output has it or nothing
+            made.append(Output(task.name, task.output.stat().st_size if task.output.is_file() else 0))
+        for output in made:
+            query = "UPDATE outputs SET sha256 = ?, size = ? WHERE name = CAST(? AS TEXT)"
+            self.execute(query, sha256, output.size, output.name)
+        self._tidy(source)
+        self.execute("DELETE FROM faces WHERE source = CAST(? AS TEXT)", source)
+        for number, face in enumerate(faces, 1):
+            name = outputs[number - 1].name if portraits else None
+            query = "INSERT INTO faces VALUES (CAST(? AS TEXT), ?, ?, ?, ?, ?, CAST(? AS TEXT))"
+            self.execute(query, source, number, face.x, face.y, face.side, face.angle, name)
+
+    def nobody(self, task: Task, seconds: float) -> None:
+        """Record that a photo was passed over because no face was found in it."""
+        self._close(task.source.real, NOBODY, None, None, None, seconds)
+        self._tidy(task.source.real)
+
+    def faces(self, source: str) -> list[FaceRow]:
+        """The faces of a photo that were converted, left to right; none where it was converted as a whole."""
+        query = (
+            "SELECT x, y, side, angle, output, outputs.size FROM faces LEFT JOIN outputs ON output = name"
+            " WHERE faces.source = CAST(? AS TEXT) ORDER BY number"
         )
+        rows: Any = self.select(query, source)
+        return [FaceRow(Frame(*row[:4]), Output(row[4], row[5] or 0) if row[4] else None) for row in rows]
+
+    def rename(self, source: str, new: str) -> None:
+        """Keep the record of a photo under another path."""
+        for query in (
+            "UPDATE OR REPLACE files SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
+            "UPDATE OR REPLACE faces SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
+        ):
+            self.execute(query, new, source)
+
+    def rename_outputs(self, source: str, new: str) -> None:
+        """Have the outputs of a photo belong to another path."""
+        self.execute("UPDATE outputs SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)", new, source)
 
     def failed(self, task: Task, error: str, seconds: float) -> None:
         """Record why a task has no output, or kept its old one; the next run tries again."""
         self._close(task.source.real, "failed", None, None, error, seconds)
-        try:
-            self.execute(
-                "UPDATE outputs SET size = ? WHERE name = CAST(? AS TEXT)", task.output.stat().st_size, task.name
-            )
-        except OSError:  # none was made: a file of that name that appears later is not ours
-            self.execute("DELETE FROM outputs WHERE name = CAST(? AS TEXT)", task.name)
+        self._tidy(task.source.real)
 
     def unusable(self, path: Path, error: str) -> None:
         """Record an input that cannot even be reached."""
@@ -215,7 +281,7 @@ class Ledger:
 
     def sheets(self) -> frozenset[Path]:
         """The contact sheets of this and of earlier runs."""
-        with self._lock, _storage(self.folder):
+        with self._lock, storage(self.folder):
             return frozenset(Path(path) for (path,) in self._db.execute("SELECT path FROM sheets"))
 
     def commit(self, at_once: bool = True) -> bool:
@@ -230,7 +296,7 @@ class Ledger:
         with self._lock:
             due = at_once or time.monotonic() - self._committed > _BATCH_SECONDS
             if due:
-                with _storage(self.folder):
+                with storage(self.folder):
                     self._db.commit()
                 self._committed = time.monotonic()
             return due
@@ -262,7 +328,7 @@ class Ledger:
     def rows(self, size: int | None = None) -> Iterator[Row]:
         """All inputs on record, or those of so many bytes, in the order of their paths."""
         which, values = ("", ()) if size is None else ("WHERE size = ?", (size,))
-        with _storage(self.folder):
+        with storage(self.folder):
             for row in self._db.execute(f"SELECT {_ROW} FROM files {which} ORDER BY source", values):
                 yield Row(*row)
 
@@ -280,41 +346,40 @@ class Ledger:
         found = self._one("SELECT json FROM settings WHERE key = ?", key)
         return dict(json.loads(str(found[0]))) if found else {}
 
-    def write_report(self) -> Path:
-        """Write the ledger as CSV for people and spreadsheets, and return its path."""
-        path = self.folder / "report.csv"
-        with _storage(self.folder), replacing(path) as file:
-            text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-            writer = csv.writer(text)
-            writer.writerow("input state output error seconds input_bytes output_bytes input_sha256".split())
-            for row in self.rows():
-                output = row.output if row.state == "done" else ""
-                known = [row.source.partition(DELETED)[0], row.state, output, row.error or "", row.seconds]
-                writer.writerow([*known, row.size, row.output_size, row.sha256])
-            text.flush()
-            text.detach()
-        return path
-
     def clean(self) -> None:
         """Remove the temporary files that a killed run left behind; call it before the first `start`."""
-        for row in self.rows():
-            if row.state == "started" and row.output:
-                with contextlib.suppress(OSError):
-                    temporary_path(self.out / row.output).unlink()
+        query = "SELECT name FROM outputs JOIN files USING (source) WHERE outputs.size IS NULL AND state = 'started'"
+        for (name,) in self.select(query):
+            with contextlib.suppress(OSError):
+                temporary_path(self.out / str(name)).unlink()
 
     def execute(self, query: str, *values: object) -> None:
         """Run one statement; text may hold any file name, ``CAST(? AS TEXT)`` takes it as it is."""
-        with self._lock, _storage(self.folder):
-            self._db.execute(query, _as_bytes(query, values))
+        with self._lock, storage(self.folder):
+            self._db.execute(query, as_bytes(query, values))
 
     def select(self, query: str, *values: object) -> list[tuple[object, ...]]:
         """All that a query finds, at once."""
-        with self._lock, _storage(self.folder):
-            return list(self._db.execute(query, _as_bytes(query, values)))
+        with self._lock, storage(self.folder):
+            return list(self._db.execute(query, as_bytes(query, values)))
+
+    def together(self) -> contextlib.AbstractContextManager[object]:
+        """While it is held no other thread writes or commits."""
+        return self._lock
+
+    def _tidy(self, source: str) -> None:
+        """Names that were not used in the end: an older output keeps its own, any other file there is not ours."""
+        query = "SELECT name FROM outputs WHERE source = CAST(? AS TEXT) AND size IS NULL"
+        for (name,) in self.select(query, source):
+            try:
+                size = (self.out / str(name)).stat().st_size
+                self.execute("UPDATE outputs SET size = ? WHERE name = CAST(? AS TEXT)", size, name)
+            except OSError:
+                self.execute("DELETE FROM outputs WHERE name = CAST(? AS TEXT)", name)
 
     def _one(self, query: str, *values: object) -> tuple[object, ...] | None:
-        with self._lock, _storage(self.folder):
-            found: tuple[object, ...] | None = self._db.execute(query, _as_bytes(query, values)).fetchone()
+        with self._lock, storage(self.folder):
+            found: tuple[object, ...] | None = self._db.execute(query, as_bytes(query, values)).fetchone()
         return found
 
     def _close(
@@ -330,64 +395,3 @@ class Ledger:
         if self._guard is not None:
             os.close(self._guard)
             self._guard = None
-
-
-def _as_bytes(query: str, values: tuple[object, ...]) -> tuple[object, ...]:
-    """The values that the query casts to TEXT as bytes, so that names which are no UTF-8 survive."""
-    places = re.findall(r"CAST\(\? AS TEXT\)|\?", query)
-    return tuple(
-        value if place == "?" else os.fsencode(str(value)) for place, value in zip(places, values, strict=True)
-    )
-
-
-def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    try:
-        db = sqlite3.connect("" if read_only else path, check_same_thread=False)  # "" is a file that nobody sees
-        if read_only and path.exists():
-            _copy(path, db)
-        db.text_factory = os.fsdecode  # names that are not UTF-8 come back as they were
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > _VERSION:
-            raise LedgerError(f"{path}: made by a newer h2a-batch", "update this one, or choose another OUT")
-        if version == 0:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-        db.execute(_MODELS)
-        return db
-    except sqlite3.DatabaseError as error:
-        raise _explained(error, path) from error
-
-
-def _copy(path: Path, db: sqlite3.Connection) -> None:
-    """Read a ledger without touching it, also while a run writes it."""
-    with contextlib.suppress(sqlite3.OperationalError):
-        source = f"{Path(os.path.abspath(path)).as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(source, uri=True)) as original:
-            original.backup(db)
-            return
-    with tempfile.TemporaryDirectory() as folder:
-        for file in (path, path.with_name(f"{path.name}-journal")):
-            if file.exists():
-                shutil.copyfile(file, Path(folder, file.name))
-        with contextlib.closing(sqlite3.connect(Path(folder, path.name))) as original:
-            original.backup(db)  # what a kill left half committed is rolled back here
-
-
-@contextlib.contextmanager
-def _storage(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise _explained(error, folder) from error
-    except OSError as error:
-        raise StorageError(
-            f"{folder}: cannot be written ({error.strerror})", "free space there and run again"
-        ) from error
-
-
-def _explained(error: sqlite3.DatabaseError, path: Path) -> StorageError | LedgerError:
-    if isinstance(error, sqlite3.OperationalError):  # full disk, no permission, volume gone
-        advice = "check its permissions, the disk and its free space"
-        return StorageError(f"{path}: the ledger cannot be used ({error})", advice)
-    return LedgerError(
-        f"{path}: the ledger is damaged ({error})", "move it away: outputs stay, and --overwrite makes them anew"
-    )

@@ -54,6 +54,12 @@ def variants(name: str) -> Iterator[str]:
         yield _fitted(stem, f"~{number}{dot}")
 
 
+def numbered(name: str, number: int) -> str:
+    """The output name of a face: ``name-1.png``, ``name-2.png``, ... for what would be ``name.png`` as a whole."""
+    stem, dot = os.path.splitext(name)
+    return _fitted(stem, f"-{number}{dot}")
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file of this name claims to be an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES

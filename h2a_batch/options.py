@@ -7,13 +7,14 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from h2a_batch.card import FRAMINGS
+from h2a_batch.card import FRAMINGS, FaceRule
 from h2a_batch.errors import UsageError
 from h2a_batch.machine import available_cores, available_memory
+from h2a_batch.search import FACES, MOST, NO_FACE, SMALLEST, Find, Search
 
 FORMATS = ("png", "jpg", "webp")
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".pdf")
@@ -90,6 +91,10 @@ class Options:
     max_idle: float | None = None
     on_success: str = "keep"
     on_failure: str = "keep"
+    faces: str = "crop"
+    min_face: int = SMALLEST
+    max_faces: int = MOST
+    no_face: str = "convert"
 
     def __post_init__(self) -> None:
         _require(self.format in FORMATS, f"--format {self.format}: choose one of {', '.join(FORMATS)}")
@@ -115,6 +120,10 @@ class Options:
             self.contact_sheet is None or Path(self.contact_sheet).suffix.lower() in SHEET_SUFFIXES,
             f"--contact-sheet {self.contact_sheet}: name a file that ends in {', '.join(SHEET_SUFFIXES)}",
         )
+        _require(self.faces in FACES, f"--faces {self.faces}: choose one of {', '.join(FACES)}")
+        _require(self.no_face in NO_FACE, f"--no-face {self.no_face}: choose one of {', '.join(NO_FACE)}")
+        _require(20 <= self.min_face <= 16384, f"--min-face {self.min_face}: choose 20 to 16384 pixels")
+        _require(1 <= self.max_faces <= 1000, f"--max-faces {self.max_faces}: choose 1 to 1000")
         _require(self.limit is None or self.limit >= 1, f"--limit {self.limit}: choose 1 or more")
         _require(
             self.on_success in ("keep", "delete") or self.archive is not None,
@@ -167,13 +176,20 @@ class Options:
         """Images in one predict: on CPU more than one gains nothing, an Ascend card wants several."""
         return self.batch_size or (1 if device == "cpu" else 8)
 
-    def settings(self, model_sha256: str, framing: str) -> str:
+    def search(self, find: Find, rule: FaceRule) -> Search | None:
+        """How faces are looked for, with a detector's `Detector.find` and the model's rule; None where they are not."""
+        if self.faces == "off":
+            return None
+        return Search(find, rule, self.min_face, self.max_faces, self.no_face, self.faces == "paste")
+
+    def settings(self, model_sha256: str, framing: str, rule: FaceRule) -> str:
         """What decides the bytes of an output, as canonical JSON for the ledger.
 
         Args:
             model_sha256: identity of the generator.
-            framing: the model's own way of fitting, where ``fit`` leaves it open.
+            framing, rule: the model's own way of fitting, where ``fit`` leaves it open, and of framing a face.
         """
+        faces = [self.faces, self.min_face, self.max_faces, self.no_face, *astuple(rule)]
         return json.dumps(
             {
                 "version": OUTPUT_VERSION,
@@ -183,6 +199,7 @@ class Options:
                 "size": self.size,
                 "fit": self.fit or framing,
                 "keep_metadata": self.keep_metadata,
+                "faces": None if self.faces == "off" else faces,
             },
             sort_keys=True,
         )

@@ -12,20 +12,25 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Generator as Yields
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from h2a_batch.errors import H2AError, ModelError, PhotoError, StorageError
+from h2a_batch.faces import Detector, Face
 from h2a_batch.files import replacing
+from h2a_batch.framing import Frame
 from h2a_batch.generator import Generator
 from h2a_batch.image import Photo, decode, encode, finish
-from h2a_batch.ledger import Task
+from h2a_batch.ledger import Output, Task
 from h2a_batch.options import Options, Workers
 
+NameFaces = Callable[[Task, int], Sequence[str]]
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
 _HANDFUL = 4  # photos for which one generator will do
 _FILL_SECONDS = 0.05  # how long a batch that is not full waits for one more photo
@@ -36,12 +41,14 @@ class Result:
     """What became of a task: ``error`` is None where its output is complete and on disk.
 
     ``seconds`` counts from the first byte read to the last byte written; ``sha256`` is that of the input.
+    ``outputs`` are what was made of it, ``faces`` those that were found and converted, none where it was the whole.
     """
 
     task: Task
     seconds: float
     sha256: str = ""
-    output_size: int = 0
+    outputs: tuple[Output, ...] = ()
+    faces: tuple[Frame, ...] = ()
     error: H2AError | None = None
     trace: str = ""
 
@@ -54,10 +61,15 @@ class _Job:
     started: float = field(default_factory=time.perf_counter)
     ended: float = 0.0
     photo: Photo | None = None
-    painted: NDArray[np.uint8] | None = None
-    output_size: int = 0
+    painted: list[NDArray[np.uint8]] = field(default_factory=list)
+    outputs: tuple[Output, ...] = ()
     error: H2AError | None = None
     trace: str = ""
+
+    @property
+    def count(self) -> int:
+        """Of its parts."""
+        return len(self.photo.parts) if self.photo else 0
 
     def fail(self, error: Exception) -> None:
         if isinstance(error, H2AError):
@@ -68,7 +80,7 @@ class _Job:
 
 
 def convert(
-    tasks: Iterable[Task | None], options: Options, generator: Generator, workers: Workers
+    tasks: Iterable[Task | None], options: Options, generator: Generator, workers: Workers, name_faces: NameFaces
 ) -> Yields[Result, None, None]:
     """Convert photos and yield a result for each, in the order in which they are done.
 
@@ -78,11 +90,12 @@ def convert(
         options: what the outputs should be.
         generator: the first worker's; further workers load the same model for themselves.
         workers: threads of each stage, all at least 1.
+        name_faces: gives the faces of a photo their names in OUT, on record before they are written.
 
     Raises:
         StorageError: the output volume is full or gone. What was on its way is dropped.
     """
-    stages = _Stages(options, generator, workers)
+    stages = _Stages(options, generator, workers, name_faces)
     room = 2 * (workers.decode + workers.generator * generator.batch_size + workers.encode)
     waiting, flying, exhausted = iter(tasks), 0, False
     try:
@@ -111,9 +124,10 @@ def convert(
 class _Stages:
     """The three pools and the queues between them."""
 
-    def __init__(self, options: Options, generator: Generator, workers: Workers) -> None:
+    def __init__(self, options: Options, generator: Generator, workers: Workers, name_faces: NameFaces) -> None:
         self.options = options
         self.generator = generator
+        self.name_faces = name_faces
         self.closing = False
         self._loading = threading.Lock()
         self.arrivals: queue.Queue[_Job | None] = queue.Queue()
@@ -122,7 +136,7 @@ class _Stages:
         self.departures: queue.Queue[_Job] = queue.Queue()
         self._threads: list[threading.Thread] = []
         self._spare_generators = workers.generator - 1
-        self._start("decode", workers.decode, lambda number: self._each(self.arrivals, self._decode, self.decoded))
+        self._start("decode", workers.decode, lambda number: self._decoder())
         self._start("generator", 1, lambda number: self._generate(generator))
         self._start("encode", workers.encode, lambda number: self._each(self.painted, self._encode, self.departures))
 
@@ -164,24 +178,32 @@ class _Stages:
             job.ended = time.perf_counter()
             (self.departures if job.error else target).put(job)
 
-    def _decode(self, job: _Job) -> None:
-        pixels = self.generator.card.input
-        fit = self.options.fit or self.generator.card.framing
-        job.started = time.perf_counter()
-        job.photo = decode(
-            job.task.source.path,
-            (pixels.width, pixels.height),
-            fit,
-            self.options.size,
-            self.options.keep_metadata,
-        )
+    def _decoder(self) -> None:
+        """A thread that decodes, with a face detector of its own."""
+        card, options = self.generator.card, self.options
+        size, fit = (card.input.width, card.input.height), options.fit or card.framing
+        detector: Detector | None = None
+
+        def find(picture: NDArray[np.uint8], smallest: float) -> list[Face]:
+            nonlocal detector
+            detector = detector or Detector()
+            return detector.find(picture, smallest)
+
+        search = options.search(find, card.face)
+
+        def decode_one(job: _Job) -> None:
+            job.started = time.perf_counter()
+            job.photo = decode(job.task.source.path, size, fit, options.size, options.keep_metadata, search)
+
+        self._each(self.arrivals, decode_one, self.decoded)
 
     def _generate(self, generator: Generator | None) -> None:
         while generator is not None and (batch := self._batch(generator.batch_size)):
             try:
-                painted = generator.paint([job.photo.pixels for job in batch if job.photo])
-                for job, image in zip(batch, painted, strict=True):
-                    job.painted = image
+                parts = [part.pixels for job in batch if job.photo for part in job.photo.parts]
+                painted = iter(generator.paint(parts))
+                for job in batch:
+                    job.painted = list(islice(painted, job.count))
             except Exception as error:
                 for job in batch:
                     job.fail(PhotoError("model", str(error)) if isinstance(error, ModelError) else error)
@@ -206,7 +228,7 @@ class _Stages:
     def _batch(self, size: int) -> list[_Job]:
         """The next photos to run together: at least one, then what comes without much waiting; none at the end."""
         batch: list[_Job] = []
-        while len(batch) < size:
+        while sum(job.count for job in batch) < size:
             try:
                 job = self.decoded.get(timeout=_FILL_SECONDS if batch else None)
             except queue.Empty:
@@ -220,31 +242,39 @@ class _Stages:
         return batch
 
     def _encode(self, job: _Job) -> None:
-        assert job.photo is not None and job.painted is not None
-        options, path = self.options, job.task.output
-        image = finish(job.photo, job.painted, keep_alpha=options.format != "jpg")
-        data = encode(image, options.format, options.effective_quality, job.photo.exif)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as file:
-                file.write(data)
-            job.output_size = len(data)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise StorageError(
-                    f"{path}: cannot be written ({error.strerror})",
-                    "free space there and run again: it goes on from here",
-                ) from error
-            raise PhotoError(
-                "output",
-                f"{path}: cannot be written ({error.strerror or error})",
-                "check the folder's permissions",
+        assert job.photo is not None
+        options, photo = self.options, job.photo
+        images = finish(photo, job.painted, keep_alpha=options.format != "jpg")
+        files = [encode(image, options.format, options.effective_quality, photo.exif) for image in images]
+        portraits = bool(photo.faces) and photo.canvas is None
+        names = self.name_faces(job.task, len(files)) if portraits else [job.task.name]
+        out = job.task.out
+        for name, data in zip(names, files, strict=True):
+            _write(out / name, data)
+        job.outputs = tuple(Output(name, len(data)) for name, data in zip(names, files, strict=True))
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(data)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageError(
+                f"{path}: cannot be written ({error.strerror})",
+                "free space there and run again: it goes on from here",
             ) from error
+        raise PhotoError(
+            "output",
+            f"{path}: cannot be written ({error.strerror or error})",
+            "check the folder's permissions",
+        ) from error
 
 
 def _result(job: _Job) -> Result:
     if isinstance(job.error, StorageError):
         raise job.error
     seconds = job.ended - job.started
-    sha256 = job.photo.sha256 if job.photo else ""
-    return Result(job.task, seconds, sha256, job.output_size, job.error, job.trace)
+    sha256, faces = (job.photo.sha256, job.photo.faces) if job.photo else ("", ())
+    return Result(job.task, seconds, sha256, job.outputs, faces, job.error, job.trace)

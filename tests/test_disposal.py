@@ -16,7 +16,7 @@ from h2a_batch import Event, Options, convert_folder
 from h2a_batch.claims import claim
 from h2a_batch.disposal import Disposal
 from h2a_batch.files import sha256_of, temporary_path
-from h2a_batch.ledger import Ledger
+from h2a_batch.ledger import Ledger, Output
 from h2a_batch.source import Source
 
 
@@ -136,7 +136,7 @@ class Scene:
         ledger.key = self.key
         task = claim(ledger, source, False, [])
         assert task is not None
-        ledger.done(task, sha256_of(self.photo), task.output.stat().st_size, 0.1)
+        ledger.done(task, sha256_of(self.photo), [Output(task.name, task.output.stat().st_size)], 0.1)
         disposal = Disposal(ledger, self.options, self.events.append)
         disposal.plan(task, None)
         ledger.commit()

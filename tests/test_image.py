@@ -130,10 +130,10 @@ def test_alpha_is_kept_in_the_output_and_white_for_the_model(tmp_path: Path) -> 
     image.save(tmp_path / "a.png")
     photo = _decode(tmp_path / "a.png", size="512")
     assert tuple(photo.pixels[128, 20]) == (255, 255, 255)
-    result = finish(photo, photo.pixels, keep_alpha=True)
+    result = finish(photo, [photo.pixels], keep_alpha=True)[0]
     assert result.mode == "RGBA" and result.size == (512, 512)
     assert result.getchannel("A").getpixel((20, 256)) == 0 and result.getchannel("A").getpixel((500, 256)) == 255
-    assert finish(photo, photo.pixels, keep_alpha=False).mode == "RGB"
+    assert finish(photo, [photo.pixels], keep_alpha=False)[0].mode == "RGB"
 
 
 def test_palette_gray_and_bilevel_pictures(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_metadata_is_kept_only_when_asked(tmp_path: Path) -> None:
         assert _decode(tmp_path / source).exif is None
         photo = _decode(tmp_path / source, keep_metadata=True)
         for format in ("png", "jpg", "webp"):
-            with Image.open(io.BytesIO(encode(finish(photo, photo.pixels, True), format, 90, photo.exif))) as result:
+            with Image.open(io.BytesIO(encode(finish(photo, [photo.pixels], True)[0], format, 90, photo.exif))) as result:
                 assert result.getexif()[0x010E] == "a portrait"
                 assert 273 not in result.getexif(), "where the old file kept its pixels"
 
@@ -292,7 +292,7 @@ def test_any_size_of_photo_is_read(tmp_path: Path, width: int, height: int, fit:
     Image.new("RGB", (width, height), (9, 90, 200)).save(tmp_path / "a.bmp")
     photo = _decode(tmp_path / "a.bmp", fit, "source")
     assert photo.pixels.shape == (256, 256, 3) and np.ptp(photo.pixels.reshape(-1, 3), axis=0).max() <= 2
-    assert finish(photo, photo.pixels, True).size == photo.placement.output
+    assert finish(photo, [photo.pixels], True)[0].size == photo.placement.output
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

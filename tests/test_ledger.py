@@ -12,7 +12,8 @@ from PIL import Image
 from h2a_batch.claims import claim, claim_sheet, is_current
 from h2a_batch.errors import BusyError, LedgerError, UsageError
 from h2a_batch.files import sha256_of, temporary_path
-from h2a_batch.ledger import Ledger, Task
+from h2a_batch.ledger import Ledger, Output, Task
+from h2a_batch.results import write_table
 from h2a_batch.source import LEDGER_FOLDER, Source
 
 
@@ -28,7 +29,7 @@ def _make(ledger: Ledger, source: Source, overwrite: bool = False, originals: li
     task.output.parent.mkdir(parents=True, exist_ok=True)
     side = 16 + int(sha256_of(source.path)[:2], 16)
     Image.effect_noise((side, side), 50).save(task.output)
-    ledger.done(task, sha256_of(source.path), task.output.stat().st_size, 0.1)
+    ledger.done(task, sha256_of(source.path), [Output(task.name, task.output.stat().st_size)], 0.1)
     return task
 
 
@@ -217,7 +218,7 @@ def test_names_that_are_no_utf8_survive(tmp_path: Path, out: Path, photo: Path) 
         _make(ledger, _source(odd, os.fsdecode(b"latin-\xe9.png")))
         assert is_current(ledger, _source(odd, os.fsdecode(b"latin-\xe9.png")))
         assert [row.source for row in ledger.rows()] == [str(odd)]
-        assert b"latin-\xe9.png" in ledger.write_report().read_bytes()
+        assert b"latin-\xe9.png" in write_table(ledger).read_bytes()
 
 
 def test_a_second_run_on_the_same_folder_is_told_so(out: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from h2a_batch import machine
+from h2a_batch.card import FaceRule
 from h2a_batch.errors import UsageError
 from h2a_batch.options import Options, Workers, with_settings
 
@@ -24,6 +25,10 @@ from h2a_batch.options import Options, Workers, with_settings
         {"device": "ascend:x"},
         {"batch_size": 0},
         {"limit": 0},
+        {"faces": "all"},
+        {"min_face": 3},
+        {"max_faces": 0},
+        {"no_face": "keep"},
         {"contact_sheet": Path("sheet.doc")},
     ],
 )
@@ -33,12 +38,17 @@ def test_a_wrong_value_is_named(wrong: dict[str, Any]) -> None:
 
 
 def test_only_what_decides_the_bytes_is_in_the_settings() -> None:
-    settings = Options().settings("abc", "pad")
-    assert Options(workers=Workers(1, 2, 3), overwrite=True, limit=5).settings("abc", "pad") == settings
-    assert Options(quality=50).settings("abc", "pad") == settings  # PNG has no quality
+    settings = Options().settings("abc", "pad", FaceRule())
+    assert Options(workers=Workers(1, 2, 3), overwrite=True, limit=5).settings("abc", "pad", FaceRule()) == settings
+    assert Options(quality=50).settings("abc", "pad", FaceRule()) == settings  # PNG has no quality
     for other in (Options(format="jpg"), Options(size="512"), Options(fit="crop"), Options(keep_metadata=True)):
-        assert other.settings("abc", "pad") != settings
-    assert Options().settings("abd", "pad") != settings
+        assert other.settings("abc", "pad", FaceRule()) != settings
+    assert Options().settings("abd", "pad", FaceRule()) != settings
+    assert Options(faces="off").settings("abc", "pad", FaceRule(0.4)) == Options(faces="off", min_face=90).settings(
+        "abc", "pad", FaceRule()
+    )
+    for other in (Options(faces="paste"), Options(min_face=90), Options(max_faces=1), Options(no_face="skip")):
+        assert other.settings("abc", "pad", FaceRule()) != settings
 
 
 def test_workers_are_parsed() -> None:

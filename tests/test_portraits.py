@@ -1,0 +1,169 @@
+"""Ordinary photos with the real command: a picture for each face, or the faces put back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PHOTOS, Command, command_line, leftovers, tree
+from PIL import Image
+
+from h2a_batch import convert_folder
+from h2a_batch.framing import cut
+from h2a_batch.generator import Generator
+from h2a_batch.ledger import Ledger
+
+pytestmark = pytest.mark.slow
+
+PORTRAITS = sorted(PHOTOS.glob("*.jpg"))
+SIDE = 300
+
+
+def scenery(width: int, height: int) -> Image.Image:
+    """A landscape in which nobody is: hills below a sky."""
+    across, down = np.meshgrid(np.linspace(0, 9, width), np.linspace(0, 1, height))
+    hills = down > 0.6 + 0.1 * np.sin(across)
+    sky = np.stack([120 + 80 * down, 160 + 50 * down, 230 - 20 * down], -1)
+    land = np.stack([60 + 60 * down, 110 - 40 * down, 50 + 10 * np.cos(across)], -1)
+    return Image.fromarray(np.where(hills[..., None], land, sky).astype(np.uint8))
+
+
+def group(path: Path, *people: int, width: int = 1500) -> Path:
+    """A wide photo of some people, from left to right."""
+    photo = scenery(width, 500)
+    for place, number in enumerate(people):
+        with Image.open(PORTRAITS[number]) as portrait:
+            square = portrait.convert("RGB").resize((SIDE, round(SIDE * portrait.height / portrait.width)))
+        photo.paste(square, (60 + place * (SIDE + 120), 60))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    photo.save(path, quality=95)
+    return path
+
+
+def told(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, object]]:
+    return {Path(line["input"]).name: line for line in map(json.loads, done.stdout.splitlines())}
+
+
+def test_every_face_becomes_a_picture_and_a_portrait_one(tmp_path: Path, h2a: Command) -> None:
+    group(tmp_path / "in" / "group.jpg", 0, 1, 2)
+    (tmp_path / "in" / "one.jpg").write_bytes(PORTRAITS[3].read_bytes())
+    done = h2a("in", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    assert set(tree(tmp_path / "out")) == {"group-1.png", "group-2.png", "group-3.png", "one.png"}
+    lines = told(done)
+    assert lines["group.jpg"]["faces"] == 3 and "faces" not in lines["one.jpg"]
+    assert lines["group.jpg"]["outputs"] == [str(tmp_path / "out" / f"group-{n}.png") for n in (1, 2, 3)]
+    assert "2 converted (3 faces)" in done.stderr
+    with Ledger(tmp_path / "out", "{}", read_only=True) as ledger, Image.open(tmp_path / "in" / "group.jpg") as photo:
+        generator = Generator()
+        for place, face in enumerate(ledger.faces(str(tmp_path / "in" / "group.jpg"))):
+            assert 60 < face.frame.x - 420 * place < 60 + SIDE, "from left to right"
+            (expected,) = generator.paint([cut(photo, face.frame, (256, 256))])
+            with Image.open(tmp_path / "out" / f"group-{place + 1}.png") as made:
+                assert made.size == (256, 256)
+                assert np.abs(np.asarray(made, float) - expected).mean() < 3, "the painted square, and not another's"
+    again = h2a("in", "out")
+    assert "0 converted, 2 skipped" in again.stderr
+    with open(tmp_path / "out" / ".h2a-batch" / "report.csv", newline="") as file:
+        rows = {Path(row["input"]).name: row for row in csv.DictReader(file)}
+    assert rows["group.jpg"]["faces"] == "3" and rows["one.jpg"]["faces"] == "0"
+    assert rows["group.jpg"]["output"] == "group-1.png | group-2.png | group-3.png"
+
+
+def test_a_face_that_is_missing_is_made_again_and_an_edited_one_kept(tmp_path: Path, h2a: Command) -> None:
+    group(tmp_path / "in" / "group.jpg", 0, 1)
+    assert h2a("in", "out").returncode == 0
+    before = tree(tmp_path / "out")
+    (tmp_path / "out" / "group-2.png").unlink()
+    assert "1 converted" in h2a("in", "out").stderr and tree(tmp_path / "out") == before
+    Image.new("RGB", (9, 9)).save(tmp_path / "out" / "group-1.png")
+    edited = tree(tmp_path / "out")
+    assert "1 of the skipped" in h2a("in", "out").stderr and tree(tmp_path / "out") == edited
+    assert "1 converted" in h2a("in", "out", "--overwrite").stderr and tree(tmp_path / "out") == before
+
+
+def test_names_that_others_have_are_left_to_them(tmp_path: Path, h2a: Command) -> None:
+    group(tmp_path / "in" / "a.jpg", 0, 1)
+    (tmp_path / "in" / "a-1.jpg").write_bytes(PORTRAITS[3].read_bytes())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a-2.png").write_bytes(b"mine")
+    assert h2a("in", "out").returncode == 0
+    made = tree(tmp_path / "out")
+    assert set(made) == {"a-1.png", "a-1~2.png", "a-2.png", "a-2~2.png"} and made["a-2.png"] == b"mine"
+    with Image.open(tmp_path / "out" / "a-1.png") as whole:
+        assert whole.size != (256, 256), "the portrait's own"
+    assert "0 converted, 2 skipped" in h2a("in", "out").stderr and tree(tmp_path / "out") == made
+
+
+def test_without_a_face_it_is_as_one_says(tmp_path: Path, h2a: Command) -> None:
+    (tmp_path / "in").mkdir()
+    scenery(900, 600).save(tmp_path / "in" / "hills.jpg")
+    assert h2a("in", "whole").returncode == 0 and set(tree(tmp_path / "whole")) == {"hills.png"}
+    skipped = h2a("in", "skip", "--no-face", "skip", "--json", "--on-success", f"archive={tmp_path / 'archive'}")
+    assert skipped.returncode == 0 and told(skipped)["hills.jpg"]["kind"] == "no-face"
+    assert "1 of the skipped: no face was found" in skipped.stderr
+    again = h2a("in", "skip", "--no-face", "skip", "--json")
+    assert told(again)["hills.jpg"]["kind"] == "unchanged", "it is not looked at again"
+    assert tree(tmp_path / "skip") == {} and (tmp_path / "in" / "hills.jpg").exists()
+    failed = h2a("in", "fail", "--no-face", "fail")
+    assert failed.returncode == 1 and "hills.jpg: no face was found in it; --no-face convert" in failed.stderr
+    assert "1 converted" in h2a("in", "skip").stderr and set(tree(tmp_path / "skip")) == {"hills.png"}
+
+
+def test_which_faces_count(tmp_path: Path, h2a: Command) -> None:
+    group(tmp_path / "in" / "group.jpg", 0, 1, 2)
+    assert h2a("in", "two", "--max-faces", 2).returncode == 0 and len(tree(tmp_path / "two")) == 2
+    assert h2a("in", "none", "--min-face", 400).returncode == 0 and set(tree(tmp_path / "none")) == {"group.png"}
+    assert h2a("in", "off", "--faces", "off").returncode == 0
+    assert tree(tmp_path / "off") == tree(tmp_path / "none")
+    assert h2a("in", "large", "--size", 512, "--format", "jpg").returncode == 0
+    for path in (tmp_path / "large").glob("*.jpg"):
+        with Image.open(path) as image:
+            assert image.size == (512, 512)
+
+
+def test_faces_are_put_back_and_all_else_is_untouched(tmp_path: Path, h2a: Command) -> None:
+    photo = group(tmp_path / "in" / "group.png", 0, 1)
+    assert h2a("in", "out", "--faces", "paste").returncode == 0
+    assert set(tree(tmp_path / "out")) == {"group.png"}
+    with Image.open(photo) as first, Image.open(tmp_path / "out" / "group.png") as second:
+        before, after = np.asarray(first.convert("RGB")), np.asarray(second)
+    assert before.shape == after.shape
+    changed = (before != after).any(-1)
+    assert 0.05 < changed.mean() < 0.6 and not changed[:, 1100:].any(), "only around the two faces"
+    assert changed[:, 60 : 60 + SIDE].mean() > 0.2 and changed[:, 480 : 480 + SIDE].mean() > 0.2
+    half = convert_folder(tmp_path / "in", tmp_path / "half", faces="paste", size=750)
+    assert half.faces == 2
+    with Image.open(tmp_path / "half" / "group.png") as image:
+        assert image.size == (750, 250)
+
+
+def test_a_photo_that_moved_keeps_its_faces(tmp_path: Path, h2a: Command) -> None:
+    photo = group(tmp_path / "in" / "a.jpg", 0, 1)
+    assert h2a("in", "out").returncode == 0
+    before = tree(tmp_path / "out")
+    (tmp_path / "in").rename(tmp_path / "elsewhere")
+    assert "0 converted, 1 skipped" in h2a("elsewhere", "out").stderr
+    assert tree(tmp_path / "out") == before and not photo.exists()
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
+    for number in range(12):
+        group(tmp_path / "in" / f"{number}.jpg", number % 6, (number + 1) % 6)
+    convert_folder(tmp_path / "in", tmp_path / "whole")
+    chance = random.Random(1)
+    for _ in range(5):
+        process = subprocess.Popen(command_line(tmp_path / "in", tmp_path / "out", "-q"))
+        time.sleep(1.0 + 3 * chance.random())
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert convert_folder(tmp_path / "in", tmp_path / "out").exit_code == 0
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole") and leftovers(tmp_path / "out") == []
