@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PHOTOS, ROOT
+from conftest import PHOTOS, ROOT, Command
 
 from h2a_batch import Generator
-from h2a_batch.card import card_from_shape, card_of, find_model, identify, known_models
+from h2a_batch.card import DETECTOR, card_from_shape, card_of, find_model, identify, known_models, read_card
 from h2a_batch.errors import ModelError, RuntimeMissingError
 from h2a_batch.image import decode
 
@@ -85,7 +85,7 @@ def test_a_model_without_a_card_works_the_same(tmp_path: Path, generator: Genera
     mine = Generator(tmp_path / "mine.mindir", device="cpu")
     portrait = _portraits(1)
     assert np.array_equal(mine.paint(portrait)[0], generator.paint(portrait)[0])
-    assert identify(tmp_path / "mine.mindir") == (mine.card.sha256, "pad")
+    assert identify(tmp_path / "mine.mindir")[:2] == (mine.card.sha256, "pad")
 
 
 def test_a_card_that_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -121,6 +121,20 @@ def test_a_model_that_cannot_be_used_is_explained(tmp_path: Path) -> None:
     for name in ("cut", "photo"):
         with pytest.raises(ModelError, match="cannot load it"):
             Generator(tmp_path / f"{name}.mindir", device="cpu")
+
+
+def test_the_face_detector_is_no_generator(h2a: Command, photos: Path, tmp_path: Path) -> None:
+    """It lies beside the generators, but is neither offered nor taken as one."""
+    assert known_models() == ["anime-256"]
+    detector = find_model("centerface")
+    for model in ("centerface", detector):
+        done = h2a(photos, tmp_path / "out", "--model", model)
+        assert done.returncode == 2
+        said = f"{detector}: a face detector, not a generator; known: anime-256; or give the path of a .mindir file\n"
+        assert done.stderr.endswith(said) and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ModelError, match="a generator, not a face detector"):
+        read_card(MODEL, DETECTOR)
 
 
 def test_a_graph_that_takes_no_colour_images_is_refused(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_package_model_and_card_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"h2a_batch/models/anime-256.mindir", "h2a_batch/models/anime-256.json", "h2a_batch/py.typed"} <= names
+    models = {f"h2a_batch/models/{name}.{kind}" for name in ("anime-256", "centerface") for kind in ("mindir", "json")}
+    assert models | {"h2a_batch/py.typed"} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"h2a_batch"}
     assert any(name.endswith("licenses/NOTICE") for name in names)
 

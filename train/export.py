@@ -78,7 +78,7 @@ def export_generator(
         digest = hashlib.sha256(files[file]).hexdigest()
         fields["onnx"] = {"file": file.name, "sha256": digest, "opset": OPSET, "verified": agreement}
     files[path.with_suffix(".json")] = (json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode()
-    _write(files)
+    write_files(files)
     return fields
 
 
@@ -95,7 +95,7 @@ def _exported(cell: nn.Cell, shape: tuple[int, ...]) -> bytes:
         ) from error
 
 
-def _write(files: Mapping[Path, bytes]) -> None:
+def write_files(files: Mapping[Path, bytes]) -> None:
     """In their order, the card last: a reader in between sees a sha256 that does not fit, never a wrong card."""
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

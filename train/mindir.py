@@ -11,6 +11,7 @@ because a graph that loads and computes something else is worse than none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,6 +27,8 @@ SOURCE_VERSION, TARGET_VERSION = 3, 1
 TARGET_IR_VERSION, TARGET_MODEL_VERSION = "0.1.1", "2.0.0"
 # Names the export by time and address: it would make two exports of one network differ.
 EPHEMERAL = "compile_phase"
+# In the name of a node: the Python variables that held its value.
+VARIABLES = re.compile(r"\$[^:]+")
 DATA_FORMATS = {0: b"NCHW", 1: b"NHWC"}  # MindSpore's enum Format
 
 Convert = Callable[[AttributeProto, AttributeProto], None]
@@ -83,7 +86,8 @@ UNCHANGED = frozenset(
 def to_version_1(model: ModelProto) -> ModelProto:
     """A version-1 copy of the model; the model itself is not changed.
 
-    Names of nodes, parameters, inputs and outputs stay; one network gives one file, byte by byte. A version-1 model
+    Names of nodes, parameters, inputs and outputs stay, but for the order of the variables in them; one network gives
+    one file, byte by byte. A version-1 model
     comes back as an equal copy. Raises MindIRError for any other version, and for operators that are neither known to
     be the same nor known to have moved settings.
     """
@@ -184,13 +188,27 @@ class _Rewrite:
         self.graph.node.extend(kept)
 
     def _make_reproducible(self) -> None:
-        """Primitives and attributes are found by name; the export lists them in the order of their addresses."""
+        """Primitives and attributes are found by name; the export lists them in the order of their addresses.
+
+        So it does with the variables that held a node's value, inside of its name: CNode_23$x$y:10.
+        """
         kept = [_duplicate(a) for a in self.graph.attribute if a.name != EPHEMERAL]
         del self.graph.attribute[:]
         self.graph.attribute.extend(kept)
         self.model.primitives.sort(key=lambda p: p.name)
         for holder in (self.graph, *self.model.primitives, *self.graph.node):
             holder.attribute.sort(key=lambda a: a.name)
+        for node in self.graph.node:
+            node.name = _in_order(node.name)
+            node.input[:] = [_in_order(name) for name in node.input]
+            node.output[:] = [_in_order(name) for name in node.output]
+        for output in self.graph.output:
+            output.name = _in_order(output.name)
+
+
+def _in_order(name: str) -> str:
+    """`CNode_23$y$x:10` -> `CNode_23$x$y:10`."""
+    return VARIABLES.sub(lambda found: "$" + "$".join(sorted(found[0][1:].split("$"))), name)
 
 
 def _duplicate(message: M) -> M:
