@@ -8,6 +8,7 @@ other two never: the next of `names.variants` is taken instead.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from h2a_batch.image import is_complete
 from h2a_batch.ledger import NOBODY, Ledger, Made, Output, Row, Task
 from h2a_batch.names import is_image_name, numbered, variants
 from h2a_batch.source import Source
+
+_NUMBER = re.compile(r"~\d+$")
 
 
 def is_current(ledger: Ledger, source: Source) -> bool:
@@ -178,7 +181,9 @@ def _is_done(ledger: Ledger, source: Source, row: Row) -> bool:
 
 def _has_natural_name(source: Source, row: Row) -> bool:
     """Whether it was named as it would be now, or would be if a namesake had not come, or not gone, since."""
-    return row.natural in (source.output, *source.also)
+    stem, dot = os.path.splitext(row.natural)
+    plain = f"{_NUMBER.sub('', stem)}{dot}"  # it may have been the second of two of one name
+    return row.natural == source.output or row.natural in source.also or plain in source.also
 
 
 def _moved_here(ledger: Ledger, source: Source) -> Row | None:

@@ -1,4 +1,4 @@
-"""The database file of a ledger: opened, copied for readers, and its errors told as this program's."""
+"""The database of a ledger: its tables, opened, copied for readers, and its errors told as this program's."""
 
 from __future__ import annotations
 
@@ -8,10 +8,49 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from h2a_batch.errors import LedgerError, StorageError
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE settings (key TEXT PRIMARY KEY, json TEXT NOT NULL);
+CREATE TABLE files (
+    source TEXT PRIMARY KEY,            -- real path of the input
+    size INTEGER NOT NULL,              -- bytes of the input
+    mtime_ns INTEGER NOT NULL,          -- time of the input's last change
+    sha256 TEXT,                        -- of the input's content, once it was read
+    settings TEXT NOT NULL,             -- key of the settings its output was made with
+    natural TEXT NOT NULL,              -- the output's name if nothing else had it, relative to OUT
+    output TEXT,                        -- the output's name, relative to OUT; NULL where none was planned
+    output_size INTEGER,                -- bytes of the output
+    state TEXT NOT NULL,                -- started, done, failed, no-face
+    error TEXT,                         -- what was wrong, where it failed
+    seconds REAL,                       -- from the first byte read to the last byte written
+    updated REAL NOT NULL               -- seconds since 1970
+) WITHOUT ROWID;
+CREATE TABLE outputs (                  -- every file this program made in OUT, or is about to make
+    name TEXT PRIMARY KEY,              -- relative to OUT
+    source TEXT NOT NULL,               -- real path of the input it belongs to; empty for a contact sheet
+    sha256 TEXT,                        -- of that input's content
+    size INTEGER                        -- bytes; NULL while it is being made
+) WITHOUT ROWID;
+CREATE TABLE sheets (path TEXT PRIMARY KEY) WITHOUT ROWID;  -- contact sheets, wherever they lie
+"""
+_LATER = (
+    "CREATE TABLE IF NOT EXISTS models (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID",
+    """
+CREATE TABLE IF NOT EXISTS faces (      -- those that were found in a photo and converted
+    source TEXT NOT NULL,               -- real path of the photo
+    number INTEGER NOT NULL,            -- from 1, left to right
+    x REAL NOT NULL, y REAL NOT NULL,   -- middle of the square that was cut out, in pixels of the upright photo
+    side REAL NOT NULL,                 -- of the square, in pixels
+    angle REAL NOT NULL,                -- by which it is turned, in degrees
+    output TEXT,                        -- name of its file, relative to OUT; NULL where it was put back into the photo
+    PRIMARY KEY (source, number)
+) WITHOUT ROWID""",
+)
 
 
 def as_bytes(query: str, values: tuple[object, ...]) -> tuple[object, ...]:
@@ -23,12 +62,10 @@ def as_bytes(query: str, values: tuple[object, ...]) -> tuple[object, ...]:
     )
 
 
-def connect(path: Path, version: int, schema: str, later: Sequence[str], read_only: bool) -> sqlite3.Connection:
-    """Open a database, made by the schema where it is new.
+def connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    """Open a database, made where it is new, brought up to date where it is old.
 
     Args:
-        version: of the schema; a file of a newer one is refused.
-        later: statements that bring an older file up to date.
         read_only: work on a copy that nobody sees.
 
     Raises:
@@ -41,11 +78,11 @@ def connect(path: Path, version: int, schema: str, later: Sequence[str], read_on
             _copy(path, db)
         db.text_factory = os.fsdecode  # names that are not UTF-8 come back as they were
         known = db.execute("PRAGMA user_version").fetchone()[0]
-        if known > version:
+        if known > VERSION:
             raise LedgerError(f"{path}: made by a newer h2a-batch", "update this one, or choose another OUT")
         if known == 0:
-            db.executescript(f"BEGIN; {schema} PRAGMA user_version = {version}; COMMIT;")
-        for statement in later:
+            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        for statement in _LATER:
             db.execute(statement)
         return db
     except sqlite3.DatabaseError as error:

@@ -31,10 +31,12 @@ _TABLE = """
 CREATE TABLE IF NOT EXISTS disposals (  -- what is still to be done with photos in IN
     source TEXT PRIMARY KEY,            -- real path of the photo
     state TEXT NOT NULL,                -- done, failed: what it has to be in `files`
-    target TEXT NOT NULL                -- where it is to go; empty where it is to be deleted
+    target TEXT NOT NULL,               -- where it is to go; empty where it is to be deleted
+    device INTEGER NOT NULL             -- number of the volume that it is on
 ) WITHOUT ROWID
 """
 _NOT_ITS_FAULT = frozenset({"vanished", "changed", "unreadable", "output"})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _TRIES = 100
 
 
@@ -43,17 +45,20 @@ class _Entry:
     source: str
     state: str
     target: str
+    device: int
 
 
 class Disposal:
     """Archives, deletes or moves photos as ``--on-success`` and ``--on-failure`` say.
 
     Args:
+        inputs: as they were given; what a link leads to outside of them is left alone.
         tell: called with what became of a photo: ``archived``, ``deleted``, ``moved`` or ``kept``.
     """
 
-    def __init__(self, ledger: Ledger, options: Options, tell: Callable[[Event], None]) -> None:
+    def __init__(self, ledger: Ledger, options: Options, inputs: Sequence[Path], tell: Callable[[Event], None]) -> None:
         self._ledger, self._tell = ledger, tell
+        self._inputs = [os.path.realpath(path) for path in inputs]
         self._archive, self._failures = options.archive, options.failures
         self._delete = options.on_success == "delete"
         self._planned: list[str] = []
@@ -71,10 +76,15 @@ class Disposal:
             return
         if error is not None and (folder is None or _is_blameless(error)):
             return
-        if os.path.islink(real):
+        try:
+            status = os.lstat(real)
+        except OSError:
             return
-        target = str(_free(folder / os.path.dirname(task.source.output) / os.path.basename(real))) if folder else ""
-        self._write_down(_Entry(real, "done" if error is None else "failed", target))
+        if not stat.S_ISREG(status.st_mode) or not self._is_within(real):
+            return
+        wanted = folder and folder / os.path.dirname(task.source.output) / os.path.basename(real)
+        target = str(self._free(wanted)) if wanted else ""
+        self._write_down(_Entry(real, "done" if error is None else "failed", target, status.st_dev))
         self._planned.append(real)
 
     def carry_out(self) -> None:
@@ -92,10 +102,9 @@ class Disposal:
 
     def resume(self, source: Source | None = None) -> None:
         """Plan what is still to be done with a photo that was found to be converted already, or with all of them."""
-        if not (self._archive or self._delete):
-            return
         for entry in [self._entry(source.real)] if source else self._entries():
-            if entry and entry.state == "done" and bool(entry.target) == bool(self._archive):
+            rule = self._failures if entry and entry.state == "failed" else self._archive or self._delete
+            if entry and rule and bool(entry.target) == isinstance(rule, Path):
                 self._planned.append(entry.source)
 
     def recover(self) -> None:
@@ -112,20 +121,21 @@ class Disposal:
         self._ledger.commit()
 
     def retry(self) -> None:
-        """Try again what was refused, as long as that goes well."""
+        """Try again what was refused, as long as there is room."""
         for real in sorted(self.refused):
             entry = self._entry(real)
             if entry is None:
                 self.refused.discard(real)
-            elif not self._try(entry):
+            elif self._try(entry) in _FULL:
                 return
 
-    def _try(self, entry: _Entry) -> bool:
-        """Do what an entry says; False where the system refuses it, which is told once."""
+    def _try(self, entry: _Entry) -> int:
+        """Do what an entry says; where the system refuses it, that is told once, and its error number returned."""
+        number = 0
         try:
             event = self._finish(entry)
         except OSError as error:
-            event = None
+            event, number = None, error.errno or errno.EIO
             if entry.source not in self.refused:
                 what = "deleted" if not entry.target else "archived" if entry.state == "done" else "moved"
                 message = f"it stays where it is: it cannot be {what} ({error.strerror or error})"
@@ -135,7 +145,7 @@ class Disposal:
             self.refused.discard(entry.source)
         if event:
             self._tell(event)
-        return entry.source not in self.refused
+        return number
 
     def _finish(self, entry: _Entry) -> Event | None:
         """Do what an entry says, in whatever state a kill left it; None where there was nothing left to do."""
@@ -149,7 +159,8 @@ class Disposal:
             self._leave_place(entry, entry.target)
             return None
         if not os.path.lexists(entry.source):
-            self._leave_place(entry, "") if not entry.target else self._strike(entry)
+            if _device_of(os.path.dirname(entry.source)) == entry.device:  # else it is away with its volume
+                self._leave_place(entry, "") if not entry.target else self._strike(entry)
             return None
         if not _is_still(entry.source, row):  # changed meanwhile: it will be converted again
             return None
@@ -174,8 +185,8 @@ class Disposal:
             try:  # an empty file of our own holds the name, so that nobody's is replaced
                 os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             except FileExistsError:
-                target = _free(target)
-                self._write_down(_Entry(entry.source, entry.state, str(target)))
+                target = self._free(target)
+                self._write_down(_Entry(entry.source, entry.state, str(target), entry.device))
                 self._ledger.commit()
                 continue
             try:
@@ -198,18 +209,26 @@ class Disposal:
         self._strike(entry)
 
     def _write_down(self, entry: _Entry) -> None:
-        query = "INSERT OR REPLACE INTO disposals VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT))"
-        self._ledger.execute(query, entry.source, entry.state, entry.target)
+        query = "INSERT OR REPLACE INTO disposals VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?)"
+        self._ledger.execute(query, entry.source, entry.state, entry.target, entry.device)
 
     def _strike(self, entry: _Entry) -> None:
         self._ledger.execute("DELETE FROM disposals WHERE source = CAST(? AS TEXT)", entry.source)
 
     def _entry(self, real: str) -> _Entry | None:
         found = self._ledger.select("SELECT * FROM disposals WHERE source = CAST(? AS TEXT)", real)
-        return _Entry(*map(str, found[0])) if found else None
+        return _entry(found[0]) if found else None
 
     def _entries(self) -> list[_Entry]:
-        return [_Entry(*map(str, values)) for values in self._ledger.select("SELECT * FROM disposals")]
+        return [_entry(values) for values in self._ledger.select("SELECT * FROM disposals")]
+
+    def _is_within(self, real: str) -> bool:
+        return any((real + os.sep).startswith(root + os.sep) for root in self._inputs)
+
+    def _free(self, path: Path) -> Path:
+        """The path, or the first variant of its name that nothing has, nor is to have."""
+        places = (path.with_name(name) for name in variants(path.name))
+        return next(place for place in places if not os.path.lexists(place) and not self._ledger.is_output(place))
 
 
 def check_rules(options: Options, out: Path, inputs: Sequence[str]) -> None:
@@ -219,11 +238,19 @@ def check_rules(options: Options, out: Path, inputs: Sequence[str]) -> None:
         inputs: real paths of the folders that hold originals.
 
     Raises:
-        UsageError: one is OUT or an input, or cannot be made or written.
+        UsageError: one is OUT or an input, holds one, or lies in OUT; or it cannot be made or written.
     """
+    real_out = os.path.realpath(out)
     for folder in filter(None, (options.archive, options.failures)):
-        if os.path.realpath(folder) in (os.path.realpath(out), *inputs):
-            raise UsageError(f"{folder}: photos cannot be moved there, it is IN or OUT", "choose a folder of its own")
+        real = os.path.realpath(folder)
+        if any((place + os.sep).startswith(real + os.sep) for place in (real_out, *inputs)):
+            raise UsageError(
+                f"{folder}: photos cannot be moved there, IN or OUT is there", "choose a folder of its own"
+            )
+        if real.startswith(real_out + os.sep) and real_out not in inputs:  # outputs have their names there
+            raise UsageError(
+                f"{folder}: photos cannot be moved there, it lies in OUT", "choose a folder outside of OUT"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -237,7 +264,10 @@ def _is_blameless(error: Exception) -> bool:
 
 
 def _is_still(path: str, row: Row) -> bool:
-    """Whether a file is the very one of which a record tells: no link, of the same size, time and content."""
+    """Whether a file is the very one of which a record tells: no link, of the same size, time and content.
+
+    Between this look and what is then done to the file lie a few system calls, for which no system has a lock.
+    """
     try:
         before = os.lstat(path)
         if not stat.S_ISREG(before.st_mode) or (before.st_size, before.st_mtime_ns) != (row.size, row.mtime_ns):
@@ -268,9 +298,16 @@ def _are_one(path: str, other: str) -> bool:
         return False
 
 
-def _free(path: Path) -> Path:
-    """The path, or the first variant of its name that nothing has."""
-    return next(place for name in variants(path.name) if not os.path.lexists(place := path.with_name(name)))
+def _entry(values: Sequence[object]) -> _Entry:
+    source, state, target, device = map(str, values)
+    return _Entry(source, state, target, int(device))
+
+
+def _device_of(folder: str) -> int | None:
+    try:
+        return os.stat(folder).st_dev
+    except OSError:
+        return None
 
 
 def _clear(target: Path, row: Row) -> None:

@@ -19,51 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from h2a_batch.database import as_bytes, connect, storage
+from h2a_batch.database import VERSION, as_bytes, connect, storage
 from h2a_batch.errors import LedgerError, StorageError
 from h2a_batch.files import hold, replacing, temporary_path
 from h2a_batch.framing import Frame
 from h2a_batch.options import settings_key
 from h2a_batch.source import LEDGER_FOLDER, Source
 
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE settings (key TEXT PRIMARY KEY, json TEXT NOT NULL);
-CREATE TABLE files (
-    source TEXT PRIMARY KEY,            -- real path of the input
-    size INTEGER NOT NULL,              -- bytes of the input
-    mtime_ns INTEGER NOT NULL,          -- time of the input's last change
-    sha256 TEXT,                        -- of the input's content, once it was read
-    settings TEXT NOT NULL,             -- key of the settings its output was made with
-    natural TEXT NOT NULL,              -- the output's name if nothing else had it, relative to OUT
-    output TEXT,                        -- the output's name, relative to OUT; NULL where none was planned
-    output_size INTEGER,                -- bytes of the output
-    state TEXT NOT NULL,                -- started, done, failed, no-face
-    error TEXT,                         -- what was wrong, where it failed
-    seconds REAL,                       -- from the first byte read to the last byte written
-    updated REAL NOT NULL               -- seconds since 1970
-) WITHOUT ROWID;
-CREATE TABLE outputs (                  -- every file this program made in OUT, or is about to make
-    name TEXT PRIMARY KEY,              -- relative to OUT
-    source TEXT NOT NULL,               -- real path of the input it belongs to; empty for a contact sheet
-    sha256 TEXT,                        -- of that input's content
-    size INTEGER                        -- bytes; NULL while it is being made
-) WITHOUT ROWID;
-CREATE TABLE sheets (path TEXT PRIMARY KEY) WITHOUT ROWID;  -- contact sheets, wherever they lie
-"""
-_LATER = (
-    "CREATE TABLE IF NOT EXISTS models (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID",
-    """
-CREATE TABLE IF NOT EXISTS faces (      -- those that were found in a photo and converted
-    source TEXT NOT NULL,               -- real path of the photo
-    number INTEGER NOT NULL,            -- from 1, left to right
-    x REAL NOT NULL, y REAL NOT NULL,   -- middle of the square that was cut out, in pixels of the upright photo
-    side REAL NOT NULL,                 -- of the square, in pixels
-    angle REAL NOT NULL,                -- by which it is turned, in degrees
-    output TEXT,                        -- name of its file, relative to OUT; NULL where it was put back into the photo
-    PRIMARY KEY (source, number)
-) WITHOUT ROWID""",
-)
 NOBODY = "no-face"  # the state of a photo that was passed over because nobody is in it
 DELETED = "//deleted-"  # behind the path of a photo that was deleted on success; no real path has two slashes
 _PROBE_BYTES = 1 << 18  # to see whether a full disk has room again; more than most outputs need
@@ -154,7 +116,7 @@ class Ledger:
         self._guard = None if read_only else hold(self.folder)
         self._committed = time.monotonic()
         try:
-            self._db = connect(self.folder / "ledger.sqlite", _VERSION, _SCHEMA, _LATER, read_only)
+            self._db = connect(self.folder / "ledger.sqlite", read_only)
             self.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", self.key, settings)
             self.commit()
         except StorageError as error:  # before anything was made it is no half-done run
@@ -301,26 +263,34 @@ class Ledger:
                 self._committed = time.monotonic()
             return due
 
-    def can_write(self) -> bool:
-        """Drop what could not be made durable, and try whether there is room to write again.
+    def check_place(self) -> None:
+        """Make sure that OUT is still the folder it was; one that cannot be reached for now may well be.
 
         Raises:
-            StorageError: the folder of this ledger was removed or replaced.
+            StorageError: it was removed or replaced.
         """
-        probe = self.folder / "probe"
         try:
             if self._guard is not None and not os.path.samestat(os.fstat(self._guard), os.stat(self.folder / "lock")):
                 raise FileNotFoundError
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StorageError(f"{self.out}: OUT was removed while it was in use", "start again") from error
         except OSError:
-            return False
+            pass
+
+    def can_write(self) -> bool:
+        """Drop what could not be made durable, and try whether there is room to write again.
+
+        Raises:
+            StorageError: as `check_place`.
+        """
+        self.check_place()
+        probe = self.folder / "probe"
         try:
             with self._lock, replacing(probe) as file:
                 self._db.rollback()
                 file.write(bytes(_PROBE_BYTES))
             probe.unlink()
-            self.execute(f"PRAGMA user_version = {_VERSION}")
+            self.execute(f"PRAGMA user_version = {VERSION}")
             return self.commit()
         except (OSError, sqlite3.Error, StorageError):
             return False

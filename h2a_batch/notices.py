@@ -67,6 +67,7 @@ class Notices(FileSystemEventHandler):
     def stop(self) -> None:
         """Collect no more."""
         observer, self._observer = self._observer, None
+        self._woken.clear()  # or `wait` would not, once nobody takes what there is
         if observer is not None and observer.is_alive():
             observer.stop()
             observer.join()

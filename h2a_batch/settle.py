@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import heapq
@@ -17,6 +18,8 @@ SETTLE_SECONDS = 2.0
 _SHORTEST_PATIENCE = 30.0  # a stalled copy goes on within it, a broken photo is reported after it
 _PATIENCE = 10  # settle times, where that is more
 _F_SETSIG = 10  # fcntl's name for it is missing in some builds of Python
+
+_REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "virtiofs")
 
 Mark = tuple[object, ...]
 
@@ -56,6 +59,11 @@ class Settling:
     def busy(self) -> bool:
         """Whether there are photos that wait or are being converted."""
         return bool(self._waiting or self._given)
+
+    @property
+    def gave(self) -> bool:
+        """Whether there are photos that are being converted."""
+        return bool(self._given)
 
     def see(self, source: Source) -> None:
         """A photo was met that is not done: hold it back, unless it is on its way already or is to be left alone."""
@@ -152,7 +160,7 @@ def is_open_for_writing(path: str) -> bool:
     """Whether a program has a file open for writing, where the system can tell: a local file of our own.
 
     The kernel grants a read lease only on a file that nobody has open for writing. Who opens it in the instant in
-    which we hold the lease waits for that instant.
+    which we hold the lease waits for that instant. Network file systems refuse leases for reasons of their own.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -162,9 +170,20 @@ def is_open_for_writing(path: str) -> bool:
         fcntl.fcntl(file, _F_SETSIG, signal.SIGURG)  # should the lease be broken: SIGIO would end the process
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        return error.errno == errno.EAGAIN
+        return error.errno == errno.EAGAIN and not _is_remote(os.fstat(file).st_dev)
     finally:
         os.close(file)
+    return False
+
+
+def _is_remote(device: int) -> bool:
+    """Whether a volume is a network's or a program's, by its number in the list of what is mounted."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", errors="replace") as mounts:
+        for line in mounts:  # 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
+            about, _, file_system = line.partition(" - ")
+            if about.split()[2] == number:
+                return file_system.startswith(_REMOTE)
     return False
 
 

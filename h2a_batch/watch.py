@@ -117,6 +117,11 @@ class Watcher:
                     self._notices.wait(_PAUSE)
                 yield None
 
+    @property
+    def gave(self) -> bool:
+        """Whether photos were given out that are not answered yet."""
+        return self._settling.gave
+
     def finished(self, source: Source) -> None:
         """A photo is done with: converted, or found to be done."""
         if self._settling.close(source):
@@ -248,6 +253,7 @@ class Watcher:
                 self._tell(Event("gone", Path(root.path), message="it is not there any more; waiting for it"))
             elif after and after != before:
                 changed = True
+                self._devices[root.path] = after[0]
                 what = "another folder is there now" if before else "it is back"
                 self._tell(Event("back", Path(root.path), message=f"{what}; going on"))
         lost = not self._polling and any(self._there.values()) and not self._notices.alive

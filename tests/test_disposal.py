@@ -94,6 +94,58 @@ def test_out_and_archive_inside_the_input_do_not_loop(tmp_path: Path) -> None:
     assert set(tree(source / "done")) == {"sub/a_anime.png", "sub/a~2_anime.png"}
 
 
+@pytest.mark.parametrize("rule", ["delete", "archive=archive"])
+def test_what_a_link_leads_to_outside_of_the_input_stays(tmp_path: Path, h2a: Command, rule: str) -> None:
+    theirs = drop(tmp_path / "theirs" / "a.jpg", 1)
+    drop(tmp_path / "in" / "b.jpg", 2)
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "theirs")
+    done = h2a("in", "out", "--on-success", rule)
+    assert "2 converted" in done.stderr and theirs.exists() and not (tmp_path / "in" / "b.jpg").exists()
+
+
+def test_photos_are_not_moved_to_where_outputs_have_their_names(tmp_path: Path, h2a: Command) -> None:
+    drop(tmp_path / "all" / "in" / "a.jpg", 1)
+    for folder, why in (("all/out/done", "it lies in OUT"), ("all", "IN or OUT is there"), ("all/in", "IN or OUT is")):
+        done = h2a("all/in", "all/out", "--on-success", f"archive={folder}")
+        assert done.returncode == 2 and why in done.stderr and done.stderr.count("\n") == 1
+    assert set(tree(tmp_path / "all")) == {"in/a.jpg"}
+
+
+def test_one_photo_that_stays_does_not_keep_the_others(tmp_path: Path) -> None:
+    photos = [drop(tmp_path / "in" / f"{name}.jpg", place) for place, name in enumerate("ab")]
+    with open(photos[0], "ab"):
+        with open(photos[1], "ab"):
+            convert_folder(tmp_path / "in", tmp_path / "out", on_success="delete")
+        with Ledger(tmp_path / "out", "{}") as ledger:
+            disposal = Disposal(ledger, Options(on_success="delete"), [tmp_path / "in"], lambda event: None)
+            disposal.refused.update(map(str, photos))
+            disposal.retry()
+    assert photos[0].exists() and not photos[1].exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk needs root")
+def test_photos_that_are_away_with_their_volume_are_not_gone(tmp_path: Path) -> None:
+    card, out = tmp_path / "card", tmp_path / "out"
+    card.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", card]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this container may not mount")
+    photo = drop(card / "a.jpg", 1)
+    data, times = photo.read_bytes(), photo.stat()
+    with open(photo, "ab"):
+        assert convert_folder(card, out, on_success="delete").kept == 1
+    subprocess.run(["umount", card], check=True)
+    convert_folder(card, out, on_success="delete")
+    subprocess.run(mount, check=True)
+    try:
+        photo.write_bytes(data)
+        os.utime(photo, ns=(times.st_atime_ns, times.st_mtime_ns))
+        convert_folder(card, out, on_success="delete")
+        assert set(tree(out)) == {"a.png"}, "it is the photo that it was"
+    finally:
+        subprocess.run(["umount", "--lazy", card], check=True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_another_volume_that_is_full_keeps_the_photo_until_there_is_room(tmp_path: Path, h2a: Command) -> None:
     source, disk = tmp_path / "in", tmp_path / "disk"
@@ -137,7 +189,7 @@ class Scene:
         task = claim(ledger, source, False, [])
         assert task is not None
         ledger.done(task, sha256_of(self.photo), [Output(task.name, task.output.stat().st_size)], 0.1)
-        disposal = Disposal(ledger, self.options, self.events.append)
+        disposal = Disposal(ledger, self.options, [self.photo.parent], self.events.append)
         disposal.plan(task, None)
         ledger.commit()
         return disposal

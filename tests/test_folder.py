@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import PHOTOS, ROOT, leftovers, tree
 from PIL import Image
+from watch_support import drop
 
 from h2a_batch import FileResult, Options, convert_folder
 from h2a_batch.errors import ModelError, UsageError
@@ -219,3 +220,12 @@ def test_a_model_with_its_own_numbers_needs_only_its_card(photos: Path, tmp_path
     assert summary.converted == 6
     convert_folder(photos, tmp_path / "same")
     assert tree(tmp_path / "out") == tree(tmp_path / "same")
+
+
+def test_of_several_namesakes_one_may_go(tmp_path: Path) -> None:
+    for name in ("IMG.JPG", "IMG.jpg", "img.jpg"):
+        drop(tmp_path / "in" / name, ord(name[-1]) + ord(name[0]))
+    assert convert_folder(tmp_path / "in", tmp_path / "out").converted == 3
+    (tmp_path / "in" / "IMG.JPG").unlink()
+    again = convert_folder(tmp_path / "in", tmp_path / "out")
+    assert (again.converted, again.skipped) == (0, 2) and len(tree(tmp_path / "out")) == 3

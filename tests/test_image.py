@@ -221,7 +221,9 @@ def test_metadata_is_kept_only_when_asked(tmp_path: Path) -> None:
         assert _decode(tmp_path / source).exif is None
         photo = _decode(tmp_path / source, keep_metadata=True)
         for format in ("png", "jpg", "webp"):
-            with Image.open(io.BytesIO(encode(finish(photo, [photo.pixels], True)[0], format, 90, photo.exif))) as result:
+            with Image.open(
+                io.BytesIO(encode(finish(photo, [photo.pixels], True)[0], format, 90, photo.exif))
+            ) as result:
                 assert result.getexif()[0x010E] == "a portrait"
                 assert 273 not in result.getexif(), "where the old file kept its pixels"
 

@@ -209,7 +209,8 @@ def test_a_corrupt_photo_fails_once_and_only_when_it_was_waited_for(shared: Watc
     assert lines.count(f"{corrupt}: the file ends too early") == 1 and "interrupted" not in lines
     assert not leftovers(shared.source.parent) and shared.states(empty) == []
     with sqlite3.connect(shared.out / ".h2a-batch" / "ledger.sqlite") as db:
-        assert db.execute("SELECT count(*) FROM files WHERE state != 'done' AND source != ?", [str(empty)]).fetchone()
+        query = "SELECT count(*) FROM files WHERE state != 'done' AND source != ?"
+        assert db.execute(query, [str(empty)]).fetchone() == (0,)
 
 
 def _done(out: Path) -> int:
@@ -289,7 +290,27 @@ def test_where_the_limit_of_inotify_is_reached_it_polls(start: Start, tmp_path: 
     told = watch.events("polling")
     assert len(told) == 1 and f"sysctl fs.inotify.max_user_{limit}=" in told[0]["message"]
     assert sum("fs.inotify" in line for line in watch.errors) == 1
+    before = _seconds(watch)
+    time.sleep(4)
+    assert _seconds(watch) - before < 1, "it rests between its looks"
     assert watch.end() == 0
+
+
+def _seconds(watch: Watch) -> float:
+    """Processor time that the watcher has taken."""
+    fields = Path(f"/proc/{watch.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_limit_waits_for_a_photo_that_is_not_complete(start: Start, tmp_path: Path) -> None:
+    photo = tmp_path / "in" / "a.jpg"
+    photo.parent.mkdir()
+    photo.write_bytes(picture(1)[:900])
+    watch = start(tmp_path / "in", tmp_path / "out", "--limit", 1).ready()
+    time.sleep(2)
+    photo.write_bytes(picture(1))
+    watch.until(photo, "converted")
+    assert watch.ended() == 0
 
 
 def test_an_input_that_goes_away_and_comes_back(start: Start, tmp_path: Path) -> None:
