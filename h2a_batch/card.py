@@ -24,6 +24,7 @@ from h2a_batch.files import sha256_of
 LAYOUTS = ("NCHW", "NHWC")
 ORDERS = ("RGB", "BGR")
 FRAMINGS = ("crop", "pad", "stretch")
+GENERATOR, DETECTOR = "generator", "face detector"  # kinds of models; a card that names none is a generator's
 _PACKAGE = Path(__file__).resolve().parent
 _FOLDERS = (_PACKAGE / "models", _PACKAGE.parent / "models")  # an installed wheel, a checkout
 
@@ -84,10 +85,24 @@ class Pixels:
 
 
 @dataclass(frozen=True)
+class FaceRule:
+    """Where a face lies in the square pictures that a generator was trained on, in shares of their side.
+
+    ``x`` and ``y``: the middle between the eyes; ``eyes``: the distance between them; ``mouth``: that from their middle
+    to the mouth's. The default is what the faces of FFHQ (arXiv 1812.04948) are cut by.
+    """
+
+    x: float = 0.5
+    y: float = 0.475
+    eyes: float = 0.28
+    mouth: float = 0.28
+
+
+@dataclass(frozen=True)
 class Card:
     """What is known of a model: its file, its identity, and the pixels it takes and gives.
 
-    ``framing`` is the way of fitting a photo (crop, pad, stretch) that the model was made for.
+    ``framing`` is the way of fitting a photo (crop, pad, stretch) that the model was made for, ``face`` that of a face.
     ``facts`` holds the card's other fields as they are written (parameters, licence, limits, ...).
     """
 
@@ -98,6 +113,7 @@ class Card:
     output: Pixels
     framing: str
     facts: dict[str, Any]
+    face: FaceRule = FaceRule()
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
@@ -111,10 +127,7 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         for folder in _FOLDERS:
             if (folder / f"{text}.mindir").is_file():
                 return folder / f"{text}.mindir"
-        raise ModelError(
-            f"there is no model named {text!r}",
-            f"known: {', '.join(known_models()) or 'none'}; or give the path of a .mindir file",
-        )
+        raise ModelError(f"there is no model named {text!r}", _known())
     path = Path(text)
     if path.suffix != ".mindir":
         raise ModelError(f"{path}: not a .mindir file", "give a name or the path of a .mindir file")
@@ -126,8 +139,9 @@ def find_model(model: str | os.PathLike[str]) -> Path:
 
 
 def known_models() -> list[str]:
-    """The names of the models that are shipped with the program."""
-    return sorted({path.stem for folder in _FOLDERS for path in folder.glob("*.mindir")})
+    """The names of the generators that are shipped with the program."""
+    shipped = (path for folder in _FOLDERS for path in folder.glob("*.mindir"))
+    return sorted({path.stem for path in shipped if _kind_of(path) == GENERATOR})
 
 
 def name_of_shipped(sha256: str) -> str | None:
@@ -141,17 +155,16 @@ def name_of_shipped(sha256: str) -> str | None:
 
 
 def card_of(path: Path) -> Card | None:
-    """The card beside a model, checked against the model's bytes; None where there is no card.
+    """The card beside a generator, checked against the model's bytes; None where there is no card.
 
     Raises:
-        ModelError: the card cannot be read, is not complete, or belongs to another file.
+        ModelError: the card cannot be read, is not complete, or belongs to another file or kind of model.
     """
-    file = path.with_suffix(".json")
-    if not file.is_file():
+    fields = read_card(path, GENERATOR)
+    if fields is None:
         return None
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-        card = Card(
+        return Card(
             name=str(fields["name"]),
             path=path,
             sha256=str(fields["sha256"]),
@@ -159,20 +172,38 @@ def card_of(path: Path) -> Card | None:
             output=_pixels(fields["output"]),
             framing=_one_of(fields.get("framing", "pad"), FRAMINGS),
             facts=fields,
+            face=_face_rule(fields.get("face", {})),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ModelError(f"{file}: not a usable model card: {what}", "restore or remove the card") from error
-    if sha256_of(path) != card.sha256:
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unusable(path, error) from error
+
+
+def read_card(path: Path, kind: str) -> dict[str, Any] | None:
+    """The fields of the card beside a model of this kind, GENERATOR or DETECTOR; None where there is no card.
+
+    Raises:
+        ModelError: the card cannot be read, is of another kind, or its sha256 is not that of the model's bytes.
+    """
+    file = path.with_suffix(".json")
+    if not file.is_file():
+        return None
+    try:
+        fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found, sha256 = fields.get("kind", GENERATOR), fields["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unusable(path, error) from error
+    if found != kind:
+        raise ModelError(f"{path}: a {found}, not a {kind}", _known() if kind == GENERATOR else "")
+    if sha256_of(path) != sha256:
         raise ModelError(f"{path}: its sha256 is not the one on its card", "one of the two is damaged or another's")
-    return card
+    return fields
 
 
-def identify(path: Path) -> tuple[str, str]:
-    """A model's sha256 and framing, without loading it."""
+def identify(path: Path) -> tuple[str, str, FaceRule]:
+    """A model's sha256, its framing and its rule for faces, without loading it."""
     try:
         card = card_of(path)
-        return (card.sha256, card.framing) if card else (sha256_of(path), "pad")
+        return (card.sha256, card.framing, card.face) if card else (sha256_of(path), "pad", FaceRule())
     except OSError as error:
         raise ModelError(f"{path}: the model cannot be read ({error.strerror})") from error
 
@@ -195,6 +226,22 @@ def card_from_shape(path: Path, shape: Sequence[int]) -> Card:
     return Card(path.stem, path, sha256_of(path), pixels, pixels, "pad", {})
 
 
+def _kind_of(path: Path) -> str:
+    """What the card beside a model says, without a look at the rest of it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")).get("kind", GENERATOR))
+    return GENERATOR
+
+
+def _known() -> str:
+    return f"known: {', '.join(known_models()) or 'none'}; or give the path of a .mindir file"
+
+
+def _unusable(path: Path, error: Exception) -> ModelError:
+    what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+    return ModelError(f"{path.with_suffix('.json')}: not a usable model card: {what}", "restore or remove the card")
+
+
 def _pixels(fields: dict[str, Any]) -> Pixels:
     low, high = (float(value) for value in fields["range"])
     width, height = int(fields["width"]), int(fields["height"])
@@ -210,6 +257,15 @@ def _pixels(fields: dict[str, Any]) -> Pixels:
         mean=_triple(fields.get("mean", (0, 0, 0))),
         std=_triple(fields.get("std", (1, 1, 1))),
     )
+
+
+def _face_rule(fields: Any) -> FaceRule:
+    if not isinstance(fields, dict):
+        raise ValueError(f"face {fields!r} is no table")
+    rule = FaceRule(**{name: float(value) for name, value in fields.items()})
+    if not (0 <= rule.x <= 1 and 0 <= rule.y <= 1 and 0.01 <= rule.eyes <= 1 and 0.01 <= rule.mouth <= 1):
+        raise ValueError(f"face {fields} makes no sense")
+    return rule
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:

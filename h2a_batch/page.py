@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,19 +14,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from h2a_batch.errors import PhotoError
-from h2a_batch.image import decode
 from h2a_batch.layout import MARGIN, Grid, Look, Size, title_size
+from h2a_batch.ledger import NOBODY
 from h2a_batch.machine import available_cores
 from h2a_batch.pdf import Words
-from h2a_batch.results import DONE, FAILED, PENDING, Facts, Item
+from h2a_batch.pictures import Picture, Row, by_photo, draw
+from h2a_batch.results import DONE, FAILED, Facts, Item
 from h2a_batch.typeset import Colour, Line, line, paragraph
 
 DEFAULT_LOOK = Look()
 _SMALLEST = 9  # letters that can just be read
-
-Row = Sequence[Item]
-"""What became of one photo: an item for each OUT."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,9 @@ class Sheet:
     Args:
         path: its first or only page; the suffix says what it is.
         facts: of each OUT, one for each column beside the photo's.
-        count: photos that are shown.
+        count: rows that are shown, each of a photo or a face.
         title: where the look has none of its own.
+        photos: that are shown; None where each has one row, and where all are shown.
     """
 
     path: Path
@@ -63,6 +61,7 @@ class Sheet:
     count: int
     title: str
     look: Look = DEFAULT_LOOK
+    photos: int | None = None
 
     @property
     def heading(self) -> str:
@@ -72,11 +71,11 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Page:
-    """A page, the words on it, and how many photos it shows."""
+    """A page, the words on it, and how many rows it shows."""
 
     image: Image.Image
     words: list[Words]
-    photos: int
+    rows: int
 
 
 def draw_pages(sheet: Sheet, grid: Grid, rows: Iterator[Row]) -> Iterator[Page]:
@@ -91,18 +90,13 @@ def draw_pages(sheet: Sheet, grid: Grid, rows: Iterator[Row]) -> Iterator[Page]:
                 _draw_header(canvas, sheet, grid, theme, f"{number} / {max(many, number)}" if many > 1 else "")
             if grid.headings:
                 _draw_headings(canvas, sheet, grid, theme, min(grid.columns, len(shown)))
-            cells = pool.map(lambda file: _picture(file, grid.cell, theme.cell), _files(shown))
-            for place, row in enumerate(shown):
-                pictures = [next(cells) for _ in range(grid.pictures)]
-                _draw_group(canvas, row, pictures, grid, grid.place(place), theme)
+            photos = pool.map(lambda rows: draw(rows, grid.cell), by_photo(shown))
+            drawn = (pictures for photo in photos for pictures in photo.rows)
+            for place, (row, pictures) in enumerate(zip(shown, drawn, strict=True)):
+                cells = [_fitted(picture, grid.cell, theme.cell) if picture else None for picture in pictures]
+                _draw_group(canvas, row, cells, grid, grid.place(place), theme)
                 _draw_label(canvas, row[0], sheet.look.labels, grid, grid.place(place), theme)
             yield Page(canvas.image, canvas.words, len(shown))
-
-
-def _files(rows: Iterable[Row]) -> Iterator[Path | None]:
-    for row in rows:
-        yield row[0].source
-        yield from (item.output for item in row)
 
 
 class _Canvas:
@@ -141,12 +135,17 @@ def _draw_header(canvas: _Canvas, sheet: Sheet, grid: Grid, theme: Theme, number
 def _counts(sheet: Sheet) -> Iterator[tuple[str, bool]]:
     """What stands below the title, and whether it is bad news."""
     photos = sheet.facts[0].photos
-    part = f"{sheet.count:,} of " if sheet.count < photos else ""
+    shown = sheet.count if sheet.photos is None else sheet.photos
+    part = f"{shown:,} of " if shown < photos else ""
     yield f"{part}{photos:,} photo{'s' * (photos != 1)}", False
     if len(sheet.facts) == 1:
         (facts,) = sheet.facts
+        if facts.faces:
+            yield f"{facts.faces:,} face{'s' * (facts.faces != 1)}", False
         if facts.failed:
             yield f"{facts.failed:,} failed", True
+        if facts.nobody:
+            yield f"{facts.nobody:,} without a face", False
         if facts.pending:
             yield f"{facts.pending:,} not converted yet", False
 
@@ -181,20 +180,13 @@ def column_names(facts: Sequence[Facts]) -> list[str]:
     ]
 
 
-def _picture(path: Path | None, cell: Size, ground: Colour) -> Image.Image | None:
-    """A picture as large as its cell has room for, on the cell's colour where it is transparent."""
-    if path is None:
-        return None
-    try:
-        photo = decode(path, cell, "pad", "model")
-    except PhotoError:
-        return None
-    left, top, right, bottom = photo.placement.content
-    pixels = photo.pixels[top:bottom, left:right]
-    if photo.alpha is not None:  # it comes blended with white
-        seen_through = 1 - np.asarray(photo.alpha, np.float32)[..., None] / 255
-        pixels = (pixels - seen_through * (255 - np.array(ground, np.float32))).clip(0, 255).astype(np.uint8)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+def _fitted(picture: Picture, cell: Size, ground: Colour) -> Image.Image:
+    """A picture for its cell, on the cell's colour where it is transparent."""
+    image = picture.image
+    if picture.alpha is not None:  # it comes blended with white
+        seen_through = 1 - np.asarray(picture.alpha, np.float32)[..., None] / 255
+        pixels = np.asarray(image) - seen_through * (255 - np.array(ground, np.float32))
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     if all(abs(side - room) <= 0.02 * room for side, room in zip(image.size, cell, strict=True)):
         return image.resize(cell, Image.Resampling.LANCZOS)  # no hairline beside what all but fills the cell
     return image
@@ -211,7 +203,7 @@ def _draw_group(
         item, x, width = row[max(0, number - 1)], grid.offset(number), wide
         if nothing:  # one field for all
             item, x, width = next((item for item in row if item.state == FAILED), item), 0, grid.group[0]
-        failed = picture is None and item.state != PENDING and (number > 0 or nothing)
+        failed = picture is None and item.state in (FAILED, DONE) and (number > 0 or nothing)
         strip.draw.rectangle((x, 0, x + width - 1, high), theme.alarm_cell if failed else theme.cell)
         if picture is not None:
             strip.image.paste(picture, (x + (wide - picture.width) // 2, (high - picture.height) // 2))
@@ -243,7 +235,8 @@ def _draw_reason(strip: _Canvas, item: Item | None, place: tuple[int, int, int],
     elif item.state == DONE:
         lines += [(made, theme.alarm) for made in paragraph("cannot be read", type, room, 2, bold=True)]
     else:
-        lines += [(made, theme.faint) for made in paragraph("not converted yet", type, room, 2)]
+        text = "no face found" if item.state == NOBODY else "not converted yet"
+        lines += [(made, theme.faint) for made in paragraph(text, type, room, 2)]
     baseline = (height - pitch * len(lines)) / 2 + type
     for made, colour in lines:
         strip.write(made, x + pad, baseline, colour)
@@ -254,7 +247,7 @@ def _draw_label(canvas: _Canvas, item: Item, labels: str, grid: Grid, corner: Si
     if labels == "none":
         return
     x, y = corner
-    text = item.name if labels == "path" else os.path.basename(item.name)
+    text = item.label if labels == "path" else os.path.basename(item.label)
     made = line(text, grid.type, grid.group[0], from_end=labels == "path")
     canvas.write(made, x, y + grid.cell[1] + round(grid.type * 1.45), theme.ink)
 

@@ -34,7 +34,7 @@ class Presenter:
     options: Options
     inputs: Sequence[Path]
     originals: Sequence[str]
-    looks: Callable[[], Iterator[tuple[Item, Row | None]]]
+    looks: Callable[[], Iterator[tuple[list[Item], Row | None]]]
     stop: threading.Event
 
     @property
@@ -73,7 +73,7 @@ class Presenter:
             return
         title = title_of(self.inputs)
         if self.sheet:
-            sheet = Sheet(self.sheet, [facts], facts.photos, title)
+            sheet = Sheet(self.sheet, [facts], facts.rows, title)
             grid = plan_sheet(sheet, self._rows())
             for file in files_of(sheet, grid):
                 claim_sheet(self.ledger, file, self.options.overwrite, self.originals)
@@ -86,4 +86,4 @@ class Presenter:
             summary.page = self.report
 
     def _rows(self) -> Iterator[tuple[Item]]:
-        return ((item,) for item, _ in self.looks())
+        return ((item,) for items, _ in self.looks() for item in items)

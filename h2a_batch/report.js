@@ -4,22 +4,25 @@
 
 const $ = (id) => document.getElementById(id);
 const { headings, chunk: CHUNK } = JSON.parse($("settings").textContent);
-// a photo: [name, bytes, for each heading: [seconds, bytes], "why it failed", or null where there is nothing yet]
+// a photo, or a face of it: [name, number of the face or 0, bytes of the photo, for each heading: [seconds, bytes, faces],
+// "why it failed", false where no face was found, or null where there is nothing yet]
 const photos = JSON.parse($("index").textContent);
 const titles = ["Before", ...headings]; // of a photo's pictures, its own first
 const number = new Intl.NumberFormat("en");
 
 // ---------------------------------------------------------------------------------------------- data
 
-const STATES = ["done", "failed", "pending"];
-const states = photos.map(([, , ...outcomes]) => {
+const STATES = ["done", "failed", "no-face", "pending"];
+const states = photos.map(([, , , ...outcomes]) => {
   if (outcomes.some((outcome) => typeof outcome === "string")) return "failed";
-  return outcomes.includes(null) ? "pending" : "done";
+  if (outcomes.includes(null)) return "pending";
+  return outcomes.includes(false) ? "no-face" : "done";
 });
 const parsed = new Map(); // the chunks that were asked for last
 const CHUNKS_KEPT = 24;
 
-/** A photo's pictures, [small, url] each; undefined as long as the browser has not come to them. */
+/** A photo's pictures, [small, url] each, and of a face where in the photo it is, [x, y, side, angle, width and height of
+    the photo]; undefined as long as the browser has not come to them. */
 function pictures(photo) {
   const name = `chunk${Math.floor(photo / CHUNK)}`;
   let chunk = parsed.get(name);
@@ -36,6 +39,12 @@ function pictures(photo) {
     parsed.set(name, chunk);
   }
   return chunk[photo % CHUNK] ?? titles.map(() => ["", ""]);
+}
+
+/** What a photo is called, or a face of it. */
+function called(photo) {
+  const [name, face] = photos[photo];
+  return face ? `${name}, face ${face}` : name;
 }
 
 const source = (small) => `data:image/webp;base64,${small}`;
@@ -113,13 +122,14 @@ function render() {
 
 function cellAt(place) {
   const photo = shown[place];
-  const [name] = photos[photo];
+  const [name, face] = photos[photo];
   const strip = element("span", { class: "strip" });
   const label = element(
     "span",
     { class: "label" },
     element("span", { class: "number" }, number.format(photo + 1)),
     element("bdi", { title: name }, name),
+    ...(face ? [element("span", { class: "face" }, `face ${face}`)] : []),
   );
   const button = element("button", { type: "button", tabindex: place === active ? 0 : -1 }, strip, label);
   const cell = element(
@@ -156,7 +166,7 @@ function fillCell(cell, photo, known) {
   delete cell.dataset.empty;
   const strip = cell.querySelector(".strip");
   titles.forEach((title, column) => {
-    const failed = typeof photos[photo][column + 1] === "string" && column > 0;
+    const failed = typeof photos[photo][column + 2] === "string" && column > 0;
     const box = element("span", { class: failed ? "box failed" : "box" }, pictureOrReason(photo, column, known[column][0]));
     if (titles.length > 2) box.append(element("span", { class: "caption" }, title));
     strip.append(box);
@@ -165,14 +175,15 @@ function fillCell(cell, photo, known) {
 
 function pictureOrReason(photo, column, small) {
   if (!small) return element("span", { class: "reason" }, reason(photo, column));
-  return element("img", { src: source(small), alt: `${photos[photo][0]}, ${titles[column]}`, decoding: "async" });
+  return element("img", { src: source(small), alt: `${called(photo)}, ${titles[column]}`, decoding: "async" });
 }
 
 /** Why there is no picture in a column. */
 function reason(photo, column) {
-  const outcome = photos[photo][column + 1];
+  const outcome = photos[photo][column + 2];
   if (column === 0) return "the photo cannot be shown";
   if (outcome === null) return "not converted yet";
+  if (outcome === false) return "no face found";
   return typeof outcome === "string" ? outcome : "the output cannot be shown";
 }
 
@@ -272,13 +283,13 @@ addEventListener("afterprint", () => {
 // ------------------------------------------------------------------------------------ search, filter
 
 const search = $("search");
-const words = { done: "Converted", failed: "Failed", pending: "Not converted yet" };
+const words = { done: "Converted", failed: "Failed", "no-face": "No face found", pending: "Not converted yet" };
 let filter = "all";
 
 /** Show what search and filter leave. */
 function select() {
   const parts = folded(search.value).split(/\s+/).filter(Boolean);
-  if (parts.length) foldedNames ??= photos.map(([name]) => folded(name));
+  if (parts.length) foldedNames ??= photos.map((_, photo) => folded(called(photo)));
   const kept = shown[active];
   shown = [];
   photos.forEach((_, photo) => {
@@ -346,21 +357,23 @@ const NAMES_LISTED = 40; // under one reason
 /** The failures, by reason, the commonest first. */
 function listFailures() {
   const reasons = new Map();
-  photos.forEach(([name, , ...outcomes], photo) => {
+  const failed = new Set(); // names: a photo that failed may have a row for each face that another model found in it
+  photos.forEach(([name, , , ...outcomes]) => {
     outcomes.forEach((outcome, column) => {
       if (typeof outcome !== "string") return;
       const everywhere = outcomes.every((other) => other === outcome);
       if (everywhere && column) return; // said once
       const text = everywhere ? outcome : `${headings[column]}: ${outcome}`;
-      if (!reasons.has(text)) reasons.set(text, []);
-      reasons.get(text).push(name);
+      if (!reasons.has(text)) reasons.set(text, new Set());
+      reasons.get(text).add(name);
+      failed.add(name);
     });
   });
   if (!reasons.size) return;
   const [summary, list] = $("failures").children;
-  const many = states.filter((state) => state === "failed").length;
-  summary.append(`${number.format(many)} photo${many === 1 ? "" : "s"} failed, and why`);
-  for (const [text, names] of [...reasons].sort((one, other) => other[1].length - one[1].length)) {
+  summary.append(`${number.format(failed.size)} photo${failed.size === 1 ? "" : "s"} failed, and why`);
+  const lists = [...reasons].map(([text, names]) => [text, [...names]]);
+  for (const [text, names] of lists.sort((one, other) => other[1].length - one[1].length)) {
     const items = names.slice(0, NAMES_LISTED).map((name) => element("li", {}, element("bdi", {}, name)));
     if (names.length > NAMES_LISTED) items.push(element("li", {}, `and ${number.format(names.length - NAMES_LISTED)} more`));
     list.append(element("h3", {}, element("b", {}, number.format(names.length)), ` ${text}`), element("ul", {}, ...items));

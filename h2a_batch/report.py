@@ -3,7 +3,7 @@
 The page holds a small picture of everything (so it can be mailed or archived alone) and names the full ones by
 their path relative to it, which a browser finds as long as the page stays where it was written. Its order is that
 of a reader's patience: what a person sees first, the names of all photos, the script, and then the pictures, a
-chunk of photos a block; a browser shows the page long before it has come to the last of them.
+chunk of pairs a block; a browser shows the page long before it has come to the last of them.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ import shutil
 import tempfile
 import time
 import unicodedata
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
 from h2a_batch import __version__
-from h2a_batch.errors import PhotoError, StorageError, UsageError
+from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.files import replacing
-from h2a_batch.image import thumbnail
+from h2a_batch.ledger import NOBODY
 from h2a_batch.machine import available_cores
-from h2a_batch.results import DONE, FAILED, Item
+from h2a_batch.pictures import Picture, Piece, Row, Size, by_photo, draw, pieces
+from h2a_batch.results import DONE, FAILED, PENDING, Item, state_of
 
 REPORT_SUFFIXES = (".html", ".htm")
-PHOTOS_IN_CHUNK = 32
+PAIRS_IN_CHUNK = 32
 _SIDE = 160  # pixels of a small picture's longest side
 _WEBP = {"quality": 70, "method": 2}  # a portrait takes 3 kB and 4 ms; the slower methods save a tenth
 _MARK = b'<meta name="generator" content="h2a-batch'
@@ -44,29 +45,32 @@ _MARK_WITHIN = 1024  # bytes
 _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # not the marks of writing direction: each name is isolated on the page
 _TABLE = "<table><thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table>"
 
-Row = Sequence[Item]
-
 
 @dataclass
 class _Column:
-    """What became of the photos in one column: counts, seconds of work on what was converted, bytes of it."""
+    """What became of the photos in one column: their states, seconds of work on what was converted, bytes of it."""
 
     heading: str
-    done: int = 0
-    failed: int = 0
-    pending: int = 0
+    states: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    faces: int = 0
+    outputs: int = 0
     size: int = 0
 
-    def add(self, item: Item) -> None:
-        if item.state == DONE:
-            self.done += 1
-            self.seconds += item.seconds
+    def add(self, items: Sequence[Item]) -> None:
+        """Count a photo by its items, one of each of its rows; an output of the whole photo is in all of them."""
+        state = state_of(items)
+        self.states[state] += 1
+        self.seconds += max(item.seconds for item in items) if state == DONE else 0.0
+        for item in {item.output: item for item in items if item.output}.values():
+            self.faces += item.faces
+            self.outputs += 1
             self.size += item.output_size
-        elif item.state == FAILED:
-            self.failed += 1
-        else:
-            self.pending += 1
+
+    @property
+    def done(self) -> int:
+        """Photos that were converted, with all their faces."""
+        return self.states[DONE]
 
     @property
     def pace(self) -> str:
@@ -76,7 +80,7 @@ class _Column:
     @property
     def weight(self) -> str:
         """The mean size of an output."""
-        return f"{self.size / self.done / 1000:,.0f} kB" if self.done else "\u2013"
+        return f"{self.size / self.outputs / 1000:,.0f} kB" if self.outputs else "\u2013"
 
 
 def check_report(path: Path) -> None:
@@ -112,9 +116,10 @@ def write_report(
     """Write results as one HTML page, whole or not at all, at constant memory.
 
     Args:
-        rows: for each photo what became of it, an item for each heading: ``read_columns(inputs, outs)``, or
-            ``((item,) for item in items)``. All items of a row have one source. Pulled as the page grows, so a
-            caller can show progress or stop by what it yields; an exception in it leaves no page.
+        rows: for each photo, or each face of it, what became of it, an item for each heading:
+            ``read_columns(inputs, outs)``, or ``((item,) for item in items)``. All items of a row have one source, and
+            a photo's rows follow each other. Pulled as the page grows, so a caller can show progress or stop by what
+            it yields; an exception in it leaves no page.
         path: the page; an earlier report is replaced, see `check_report`.
         headings: names of the columns, such as the models that are compared.
         facts: what else the top of the page should say, in this order: ``{"Model": "anime-256", ...}``.
@@ -130,10 +135,10 @@ def write_report(
     try:
         # without names, so that nothing is left behind whatever happens; beside the page, where there must be room
         with tempfile.TemporaryFile(dir=place) as index, tempfile.TemporaryFile(dir=place) as chunks:
-            with closing(_prepared(rows, place, columns)) as pieces:
-                count = _spool(pieces, index, chunks)
+            with closing(_prepared(rows, place, columns)) as pairs:
+                _spool(pairs, index, chunks)
             with replacing(path) as page:
-                _assemble(page, index, chunks, _texts(title, facts or {}, columns, count))
+                _assemble(page, index, chunks, _texts(title, facts or {}, columns))
     except OSError as error:
         raise StorageError(
             f"{path}: the report cannot be written ({error.strerror or error})", "free space there, or choose another"
@@ -141,51 +146,57 @@ def write_report(
 
 
 def _prepared(rows: Iterable[Row], place: str, columns: list[_Column]) -> Generator[tuple[str, str], None, None]:
-    """Each row as two pieces of JSON, for the index and for its chunk; a few are made ahead of their turn."""
-    waiting: deque[Future[tuple[str, str]]] = deque()
+    """Each row as two pieces of JSON, for the index and for its chunk; a few photos are made ahead of their turn."""
+    waiting: deque[Future[list[tuple[str, str]]]] = deque()
     workers = available_cores()
     with ThreadPoolExecutor(workers, thread_name_prefix="report") as pool:
         try:
-            for row in rows:
-                for column, item in zip(columns, row, strict=True):
-                    column.add(item)
-                waiting.append(pool.submit(_row, row, place))
+            for photo in by_photo(rows):
+                for column, items in zip(columns, zip(*photo, strict=True), strict=True):
+                    column.add(items)
+                waiting.append(pool.submit(_photo, photo, place))
                 if len(waiting) > 4 * workers:
-                    yield waiting.popleft().result()
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _row(row: Row, place: str) -> tuple[str, str]:
-    """The index knows name, bytes and what became of a photo; the chunk has its pictures, the photo's own first."""
-    index = [_shown(row[0].name), row[0].source_size, *(_outcome(item) for item in row)]
-    files = [row[0].source, *(item.output for item in row)]
-    return _json(index), _json([_picture(file, place) for file in files])
+def _photo(rows: Sequence[Row], place: str) -> list[tuple[str, str]]:
+    """The rows of a photo: the index knows name, face, bytes and what became of it, the chunk has the pictures."""
+    drawn = draw(rows, (_SIDE, _SIDE))
+    return [
+        (
+            _json([_shown(row[0].name), row[0].face, row[0].source_size, *(_outcome(item) for item in row)]),
+            _json([_shot(*pair, drawn.extent, place) for pair in zip(pieces(row), pictures, strict=True)]),
+        )
+        for row, pictures in zip(rows, drawn.rows, strict=True)
+    ]
 
 
 def _outcome(item: Item) -> object:
-    """Seconds and bytes of an output, the reason of a failure, or nothing where neither is there yet."""
+    """Seconds, bytes and faces of an output, the reason of a failure, false where no face is, or nothing yet."""
     if item.state == DONE:
-        return [round(item.seconds, 3), item.output_size]
-    return (_shown(item.error) or "failed") if item.state == FAILED else None
+        return [round(item.seconds, 3), item.output_size, item.faces]
+    return (_shown(item.error) or "failed") if item.state == FAILED else False if item.state == NOBODY else None
 
 
-def _picture(path: Path | None, place: str) -> list[str]:
-    """A picture's small copy and its URL, each empty where there is none."""
-    if path is None or not path.is_file():  # what is no file, such as a pipe, may never end
+def _shot(piece: Piece, picture: Picture | None, extent: Size | None, place: str) -> list[object]:
+    """A picture's small copy and its URL, each empty where there is none; then the square of it that is to be seen."""
+    path, face = piece
+    if path is None or not path.is_file():
         return ["", ""]
-    return [_small(path), _link(path, place)]
+    shot: list[object] = [_small(picture) if picture else "", _link(path, place)]
+    if face and extent:
+        shot.append([*(round(value, 2) for value in (face.x, face.y, face.side, face.angle)), *extent])
+    return shot
 
 
-def _small(path: Path) -> str:
-    """A picture small, as WebP in base64; empty where it cannot be read."""
+def _small(picture: Picture) -> str:
+    """A small picture as WebP in base64."""
     data = io.BytesIO()
-    try:
-        thumbnail(path, _SIDE).save(data, "WEBP", **_WEBP)
-    except PhotoError:
-        return ""
+    picture.image.save(data, "WEBP", **_WEBP)
     return base64.b64encode(data.getvalue()).decode("ascii")
 
 
@@ -211,18 +222,17 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _spool(pieces: Iterable[tuple[str, str]], index: IO[bytes], chunks: IO[bytes]) -> int:
-    """Write rows to their two places, and return how many there were."""
+def _spool(pairs: Iterable[tuple[str, str]], index: IO[bytes], chunks: IO[bytes]) -> None:
+    """Write rows to their two places."""
     count = 0
-    for count, (entry, pictures) in enumerate(pieces, 1):
-        number, first = divmod(count - 1, PHOTOS_IN_CHUNK)
+    for count, (entry, pictures) in enumerate(pairs, 1):
+        number, first = divmod(count - 1, PAIRS_IN_CHUNK)
         opening = f'<script type="application/json" id="chunk{number}">[\n' if first == 0 else ",\n"
-        closing = "\n]</script>\n" if first == PHOTOS_IN_CHUNK - 1 else ""
+        closing = "\n]</script>\n" if first == PAIRS_IN_CHUNK - 1 else ""
         index.write(f"{',' if count > 1 else ''}\n{entry}".encode())
         chunks.write(f"{opening}{pictures}{closing}".encode())
-    if count % PHOTOS_IN_CHUNK:
+    if count % PAIRS_IN_CHUNK:
         chunks.write(b"\n]</script>\n")
-    return count
 
 
 def _assemble(page: IO[bytes], index: IO[bytes], chunks: IO[bytes], texts: Mapping[str, str]) -> None:
@@ -238,7 +248,7 @@ def _assemble(page: IO[bytes], index: IO[bytes], chunks: IO[bytes], texts: Mappi
             page.write(texts[part].encode())
 
 
-def _texts(title: str, facts: Mapping[str, str], columns: list[_Column], count: int) -> dict[str, str]:
+def _texts(title: str, facts: Mapping[str, str], columns: list[_Column]) -> dict[str, str]:
     """What goes into the template's places, as HTML."""
     style, script = _asset("report.css"), _asset("report.js") + _asset("report_pair.js")
     known = dict(facts)
@@ -261,34 +271,42 @@ def _texts(title: str, facts: Mapping[str, str], columns: list[_Column], count: 
         "title": _text(title),
         "style": style,
         "script": script,
-        "counts": _counts(columns, count),
+        "counts": _counts(columns),
         "facts": "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(fact)}</dd></div>" for name, fact in known.items()),
         "columns": _comparison(columns) if len(columns) > 1 else "",
-        "settings": _json({"headings": [_shown(column.heading) for column in columns], "chunk": PHOTOS_IN_CHUNK}),
+        "settings": _json({"headings": [_shown(column.heading) for column in columns], "chunk": PAIRS_IN_CHUNK}),
     }
 
 
-def _counts(columns: list[_Column], count: int) -> str:
+def _counts(columns: list[_Column]) -> str:
     """One line for the top of the page; where several models are compared the table has their counts."""
+    first, count = columns[0], columns[0].states.total()
     parts = [f"<b>{count:,}</b> photo{'s' * (count != 1)}"]
     if len(columns) == 1:
-        (column,) = columns
-        parts.append(f"<b>{column.done:,}</b> converted")
-        if column.failed:
-            parts.append(f'<b class="alarm">{column.failed:,}</b> failed')
-        if column.pending:
-            parts.append(f"<b>{column.pending:,}</b> not converted yet")
+        if first.faces:
+            parts.append(f"<b>{first.faces:,}</b> face{'s' * (first.faces != 1)}")
+        parts.append(f"<b>{first.done:,}</b> converted")
+        if first.states[FAILED]:
+            parts.append(f'<b class="alarm">{first.states[FAILED]:,}</b> failed')
+        if first.states[NOBODY]:
+            parts.append(f"<b>{first.states[NOBODY]:,}</b> without a face")
+        if first.states[PENDING]:
+            parts.append(f"<b>{first.states[PENDING]:,}</b> not converted yet")
     return "".join(f"<li>{part}</li>" for part in parts)
 
 
 def _comparison(columns: list[_Column]) -> str:
     lines: list[tuple[str, Callable[[_Column], str]]] = [
         ("Converted", lambda column: f"{column.done:,}"),
-        ("Failed", lambda column: f"{column.failed:,}"),
-        ("Not converted yet", lambda column: f"{column.pending:,}"),
+        ("Failed", lambda column: f"{column.states[FAILED]:,}"),
+        ("Not converted yet", lambda column: f"{column.states[PENDING]:,}"),
         ("A photo took, on average", lambda column: column.pace),
         ("Size of an output", lambda column: column.weight),
     ]
+    if any(column.states[NOBODY] for column in columns):
+        lines.insert(2, ("No face found", lambda column: f"{column.states[NOBODY]:,}"))
+    if any(column.faces for column in columns):
+        lines.insert(1, ("Faces", lambda column: f"{column.faces:,}"))
     body = "".join(
         f'<tr><th scope="row">{name}</th>{"".join(f"<td>{show(column)}</td>" for column in columns)}</tr>'
         for name, show in lines

@@ -3,7 +3,9 @@
 
 const dialog = $("pair");
 const frame = $("frame");
+const images = { under: $("under"), over: $("over") };
 const slider = $("slider"); // what keys and screen readers hold on to; the pointer moves it through the frame
+const FINEST = 2048; // pixels of a face's side
 const STEP = 2; // per cent that an arrow key moves the line; with Shift, ten
 
 let open = 0; // place in `shown` of the pair that is open
@@ -23,7 +25,8 @@ function showPair() {
   if (!known) {
     setTimeout(() => dialog.open && shown[open] === photo && showPair(), 100);
   }
-  $("name").replaceChildren(element("bdi", {}, photos[photo][0]));
+  const [name, face] = photos[photo];
+  $("name").replaceChildren(element("bdi", {}, name), element("span", {}, face ? `, face ${face}` : ""));
   $("position").textContent = `${number.format(open + 1)} of ${number.format(shown.length)}`;
   $("previous").setAttribute("aria-disabled", open === 0);
   $("next").setAttribute("aria-disabled", open === shown.length - 1);
@@ -41,9 +44,11 @@ function showPair() {
 function showOver(photo, known) {
   const [left, right] = sides;
   for (const [id, column] of [["under", left], ["over", right]]) {
-    const image = $(id);
-    image.alt = `${photos[photo][0]}, ${titles[column]}`;
-    image.nextElementSibling.textContent = known && !known[column][0] ? reason(photo, column) : "";
+    const image = images[id];
+    const note = $(`${id}note`);
+    note.parentNode.replaceChildren(image, note); // there may be a face instead
+    image.alt = `${called(photo)}, ${titles[column]}`;
+    note.textContent = known && !known[column][0] ? reason(photo, column) : "";
     image.hidden = !known?.[column][0];
     image.removeAttribute("src");
     if (known) load(image, known[column]);
@@ -58,7 +63,7 @@ function showOver(photo, known) {
 function showApart(photo, known) {
   $("row").replaceChildren(
     ...titles.map((title, column) => {
-      const image = element("img", { alt: `${photos[photo][0]}, ${title}` });
+      const image = element("img", { alt: `${called(photo)}, ${title}` });
       if (known?.[column][0]) load(image, known[column]);
       const box = known && !known[column][0] ? element("p", {}, reason(photo, column)) : image;
       return element("figure", {}, box, element("figcaption", {}, title));
@@ -67,33 +72,57 @@ function showApart(photo, known) {
 }
 
 /** The small picture at once, and the full one as soon as the browser has it, if it is where it was. */
-function load(image, [small, url]) {
+function load(image, [small, url, face]) {
   if (!small) return;
   image.src = source(small);
   image.dataset.small = "";
   const full = new Image();
-  full.onload = () => {
+  full.onload = async () => {
+    if (face) await image.decode().catch(() => undefined); // its shape is needed
     if (image.src !== source(small)) return; // another pair is open by now
+    if (face) {
+      image.replaceWith(cutOut(image, full, face));
+      return;
+    }
     image.src = full.src;
     delete image.dataset.small;
   };
   full.src = url;
 }
 
-for (const id of ["under", "over"]) {
-  $(id).addEventListener("load", ({ target }) => {
-    if (id === "over" || $("over").hidden) frame.style.setProperty("--ratio", target.naturalWidth / target.naturalHeight);
+/** The square of a face out of the full picture; beyond the photo's border there is what the small picture has there.
+    A full picture of other proportions than the photo's is not all of it: then the small one stays. */
+function cutOut(image, full, [x, y, side, angle, width, height]) {
+  const scale = full.naturalWidth / width;
+  if (Math.abs(full.naturalHeight / height - scale) > 0.02 * scale) return image;
+  const pixels = Math.min(FINEST, Math.ceil(side * scale)) / Math.min(image.naturalWidth, image.naturalHeight);
+  const [across, down] = [Math.round(image.naturalWidth * pixels), Math.round(image.naturalHeight * pixels)];
+  const canvas = element("canvas", { width: across, height: down, role: "img", "aria-label": image.alt });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, 0, 0, across, down);
+  context.translate(across / 2, down / 2);
+  context.scale(Math.min(across, down) / side, Math.min(across, down) / side);
+  context.rotate((-angle * Math.PI) / 180);
+  context.drawImage(full, -x, -y, width, height);
+  return canvas;
+}
+
+for (const [id, image] of Object.entries(images)) {
+  image.addEventListener("load", ({ target }) => {
+    if (id === "over" || images.over.hidden) frame.style.setProperty("--ratio", target.naturalWidth / target.naturalHeight);
   });
 }
 
 /** What is known of a picture, in words, and the way to its file. */
 function about(photo, column, known) {
-  const [, bytes, ...outcomes] = photos[photo];
+  const [, face, bytes, ...outcomes] = photos[photo];
   const outcome = column ? outcomes[column - 1] : [0, bytes];
   const words = [];
   if (Array.isArray(outcome)) {
     if (outcome[1]) words.push(size(outcome[1]));
-    if (outcome[0]) words.push(`took ${outcome[0].toFixed(2)} s`);
+    if (outcome[2] > 1) words.push(`${number.format(outcome[2])} faces`);
+    if (outcome[0]) words.push(`${face ? "the photo took" : "took"} ${outcome[0].toFixed(2)} s`);
   }
   const url = known?.[column][1];
   const title = url ? element("a", { href: url, target: "_blank", rel: "noopener" }, titles[column]) : titles[column];

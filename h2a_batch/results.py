@@ -6,36 +6,47 @@ known by its content.
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import chain
+from math import hypot
 from pathlib import Path
 from typing import Any
 
 from h2a_batch.card import name_of_shipped
+from h2a_batch.database import storage
 from h2a_batch.errors import UsageError
-from h2a_batch.files import sha256_of
-from h2a_batch.ledger import Ledger, Row
+from h2a_batch.files import replacing, sha256_of
+from h2a_batch.framing import Frame
+from h2a_batch.ledger import DELETED, NOBODY, Ledger, Row
 from h2a_batch.source import LEDGER_FOLDER, Ignored, Scan, Source, Unusable, check_inputs, scan
 
-DONE, FAILED, PENDING = "done", "failed", "pending"
+DONE, FAILED, PENDING = "done", "failed", "pending"  # and NOBODY, the ledger's
+_NEAR = 0.25  # of a square's side: two squares whose middles are no farther apart hold the same face
 
 
 @dataclass(frozen=True)
 class Item:
-    """What became of one photo.
+    """What became of one photo, or of a face in it that has an output of its own.
 
     Args:
         source: the input as it was reached.
         name: its path below IN, or the file's name, for labels; it may hold anything a file name may.
         output: the complete output, or None.
-        state: ``done``, ``failed``, or ``pending`` where there is no output of the photo as it is now.
+        state: ``done``, ``failed``, ``no-face`` where none was found and so nothing made, or ``pending`` where there
+            is no output of the photo as it is now.
         error: the reason, one line, when failed.
-        seconds: what the conversion took, from the first byte read to the last byte written.
+        seconds: what the photo's conversion took, from the first byte read to the last byte written.
         source_size, output_size: bytes.
+        frame: the square of the photo that the output shows, where it shows but a face.
+        face: which of the photo's faces that is, counted from the left; 0 where it is the only one, or the whole photo.
+        faces: how many were found and are painted in the output.
     """
 
     source: Path
@@ -46,6 +57,14 @@ class Item:
     seconds: float = 0.0
     source_size: int = 0
     output_size: int = 0
+    frame: Frame | None = None
+    face: int = 0
+    faces: int = 0
+
+    @property
+    def label(self) -> str:
+        """The photo's name, and which of its faces it is."""
+        return f"{self.name}, face {self.face}" if self.face else self.name
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Facts:
-    """The counts of an IN and OUT, and how its outputs were made, the commonest way first."""
+    """The counts of an IN and OUT, and how its outputs were made, the commonest way first.
+
+    ``done``, ``failed``, ``pending`` and ``nobody`` (no face was found, and nothing made) are photos, ``faces`` those
+    that were converted, ``rows`` what it takes to show it all.
+    """
 
     out: Path
     done: int = 0
@@ -67,11 +90,14 @@ class Facts:
     pending: int = 0
     seconds: float = 0.0
     settings: tuple[Setting, ...] = ()
+    nobody: int = 0
+    faces: int = 0
+    rows: int = 0
 
     @property
     def photos(self) -> int:
         """All photos of the inputs."""
-        return self.done + self.failed + self.pending
+        return self.done + self.failed + self.pending + self.nobody
 
     @property
     def words(self) -> dict[str, str]:
@@ -81,11 +107,13 @@ class Facts:
         fields = self.settings[0].fields
         size = str(fields.get("size", "model"))
         known = {"model": "as the model gives it", "source": "the photo's own"}
+        faces = str(next(iter(fields.get("faces") or ["off"])))
         return {
             "Model": self.model,
             "Format": str(fields.get("format", "")).upper(),
             "Size": known.get(size, f"{size} px"),
             "Fit": str(fields.get("fit", "")),
+            "Faces": {"crop": "each on its own", "paste": "put back into the photo"}.get(faces, "not looked for"),
         }
 
     @property
@@ -95,7 +123,7 @@ class Facts:
 
 
 def read_results(inputs: Sequence[Path], out: Path, recursive: bool = True) -> Iterator[Item]:
-    """What became of each photo of the inputs, in the order of `source.scan`.
+    """What became of each photo of the inputs, in the order of `source.scan`; of its faces, from left to right.
 
     Raises:
         UsageError: an input cannot be reached, or no run has written to OUT.
@@ -106,12 +134,22 @@ def read_results(inputs: Sequence[Path], out: Path, recursive: bool = True) -> I
 
 
 def read_columns(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True) -> Iterator[tuple[Item, ...]]:
-    """As `read_results`, of several OUTs at once: an item of each for every photo."""
+    """As `read_results`, of several OUTs at once: rows with an item of each, see `read_photos`."""
+    return chain.from_iterable(read_photos(inputs, outs, recursive))
+
+
+def read_photos(
+    inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True
+) -> Iterator[list[tuple[Item, ...]]]:
+    """For each photo its rows: one, or where a run made outputs of its faces, one for each face that any run found.
+
+    A row has an item of each OUT. An OUT without an output of that face has in it what became of the photo as a whole.
+    """
     paths = check_inputs(inputs, recursive)
     with ExitStack() as stack:
         ledgers = [stack.enter_context(open_ledger(out)) for out in outs]
         for found in _photos(paths, ledgers, recursive):
-            yield tuple(look(found, paths, ledger)[0] for ledger in ledgers)
+            yield _rows([look(found, paths, ledger)[0] for ledger in ledgers])
 
 
 def summarise(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True) -> list[Facts]:
@@ -125,34 +163,38 @@ def summarise(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = Tr
         ledgers = [stack.enter_context(open_ledger(out)) for out in outs]
         tallies = [_Tally() for _ in outs]
         for found in _photos(paths, ledgers, recursive):
-            for ledger, tally in zip(ledgers, tallies, strict=True):
-                tally.add(*look(found, paths, ledger))
+            looks = [look(found, paths, ledger) for ledger in ledgers]
+            rows = len(_rows([items for items, _ in looks]))
+            for (items, row), tally in zip(looks, tallies, strict=True):
+                tally.add(items, row, rows)
         return [tally.facts(ledger) for ledger, tally in zip(ledgers, tallies, strict=True)]
 
 
-def look(found: Source | Unusable, inputs: Sequence[Path], ledger: Ledger) -> tuple[Item, Row | None]:
-    """What a ledger knows of a photo, and what of that still holds."""
+def look(found: Source | Unusable, inputs: Sequence[Path], ledger: Ledger) -> tuple[list[Item], Row | None]:
+    """What a ledger knows of a photo, and what of that still holds: an item, or one for each face with an output."""
     name = _name(found.path, inputs)
     if isinstance(found, Unusable):
-        return Item(found.path, name, None, FAILED, found.message), None
+        return [Item(found.path, name, None, FAILED, found.message)], None
     row = _row(ledger, found)
-    pending = Item(found.path, name, None, PENDING, source_size=found.size)
+    item = Item(found.path, name, None, PENDING, source_size=found.size)
     if row is None or row.size != found.size:
-        return pending, row
-    seconds = row.seconds or 0.0
-    if row.state == FAILED:
-        return Item(found.path, name, None, FAILED, row.error or "", seconds, found.size), row
-    output = ledger.out / row.output if row.state == DONE and row.output else None
-    if output is None or not output.is_file():
-        return pending, row
-    return Item(found.path, name, output, DONE, "", seconds, found.size, row.output_size or 0), row
+        return [item], row
+    if row.state in (FAILED, NOBODY):
+        return [replace(item, state=row.state, error=row.error or "", seconds=row.seconds or 0.0)], row
+    return (_outputs(ledger, row, item) if row.state == DONE and row.output else [item]), row
 
 
-def facts_of(ledger: Ledger, looks: Iterable[tuple[Item, Row | None]]) -> Facts:
+def state_of(items: Iterable[Item]) -> str:
+    """The state of a photo, from those of its faces."""
+    states = {item.state for item in items}
+    return next(state for state in (FAILED, PENDING, DONE, NOBODY) if state in states)
+
+
+def facts_of(ledger: Ledger, looks: Iterable[tuple[list[Item], Row | None]]) -> Facts:
     """The counts and settings of what `look` gave for some photos."""
     tally = _Tally()
-    for item, row in looks:
-        tally.add(item, row)
+    for items, row in looks:
+        tally.add(items, row, len(items))
     return tally.facts(ledger)
 
 
@@ -168,22 +210,49 @@ def open_ledger(out: Path) -> Ledger:
     return Ledger(target, "{}", read_only=True)
 
 
+def write_table(ledger: Ledger) -> Path:
+    """Write a ledger as CSV for people and spreadsheets, a line for every photo that was ever given; return its path.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = ledger.folder / "report.csv"
+    with storage(ledger.folder), replacing(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+        writer = csv.writer(text)
+        writer.writerow("input state output error seconds input_bytes output_bytes input_sha256 faces".split())
+        for row in ledger.rows():
+            faces = ledger.faces(row.source) if row.state == DONE else []
+            files = [face.output.name for face in faces if face.output] or [row.output or ""]
+            output = " | ".join(files) if row.state == DONE else ""
+            known = [row.source.partition(DELETED)[0], row.state, output, row.error or "", row.seconds]
+            writer.writerow([*known, row.size, row.output_size, row.sha256, len(faces)])
+        text.flush()
+        text.detach()
+    return path
+
+
 @dataclass
 class _Tally:
     states: Counter[str] = field(default_factory=Counter)
     keys: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    faces: int = 0
+    rows: int = 0
 
-    def add(self, item: Item, row: Row | None) -> None:
-        self.states[item.state] += 1
-        self.seconds += item.seconds
-        if item.state == DONE and row is not None:
+    def add(self, items: Sequence[Item], row: Row | None, rows: int) -> None:
+        state = state_of(items)
+        self.states[state] += 1
+        self.seconds += max(item.seconds for item in items)
+        self.faces += sum(item.faces for item in items)
+        self.rows += rows
+        if state == DONE and row is not None:
             self.keys[row.settings] += 1
 
     def facts(self, ledger: Ledger) -> Facts:
         settings = tuple(_setting(ledger, key, photos) for key, photos in self.keys.most_common())
-        done, failed, pending = (self.states[state] for state in (DONE, FAILED, PENDING))
-        return Facts(ledger.out, done, failed, pending, self.seconds, settings)
+        done, failed, pending, nobody = (self.states[state] for state in (DONE, FAILED, PENDING, NOBODY))
+        return Facts(ledger.out, done, failed, pending, self.seconds, settings, nobody, self.faces, self.rows)
 
 
 def _setting(ledger: Ledger, key: str, photos: int) -> Setting:
@@ -207,6 +276,60 @@ def _photos(inputs: Sequence[Path], ledgers: Sequence[Ledger], recursive: bool) 
     for found in scan(inputs, how):
         if not isinstance(found, Ignored):
             yield found
+
+
+def _outputs(ledger: Ledger, row: Row, item: Item) -> list[Item]:
+    """An item for each output of a photo that was converted."""
+    faces = ledger.faces(row.source)
+    apart = [(face.frame, face.output) for face in faces if face.output]
+    if not apart:
+        return [_made(item, row, ledger.out / str(row.output), row.output_size or 0, len(faces))]
+    return [
+        _made(replace(item, frame=frame, face=number), row, ledger.out / output.name, output.size, 1)
+        for number, (frame, output) in enumerate(apart, 1 if len(apart) > 1 else 0)
+    ]
+
+
+def _made(item: Item, row: Row, output: Path, size: int, faces: int) -> Item:
+    """An item with its output, where that is still there."""
+    if not output.is_file():
+        return item
+    return replace(item, output=output, state=DONE, seconds=row.seconds or 0.0, output_size=size, faces=faces)
+
+
+def _rows(columns: Sequence[Sequence[Item]]) -> list[tuple[Item, ...]]:
+    """What several runs made of one photo, side by side: each face beside the same face, from left to right."""
+    faces: list[dict[int, Item]] = []  # the items of each, by their columns
+    for column, item in ((column, item) for column, items in enumerate(columns) for item in items if item.frame):
+        near = [face for face in faces if column not in face and _apart(item, *face.values()) < _NEAR]
+        if near:
+            min(near, key=lambda face: _apart(item, *face.values()))[column] = item
+        else:
+            faces.append({column: item})
+    if not faces:
+        return [tuple(items[0] for items in columns)]
+    faces.sort(key=lambda face: min(item.frame.x for item in face.values() if item.frame))
+    return [
+        tuple(
+            replace(face.get(column) or _whole(items[0]), face=number if len(faces) > 1 else 0)
+            for column, items in enumerate(columns)
+        )
+        for number, face in enumerate(faces, 1)
+    ]
+
+
+def _apart(item: Item, *others: Item) -> float:
+    """How far the squares of two faces are apart, in sides of the larger."""
+    one, other = item.frame, others[0].frame
+    assert one and other
+    return hypot(one.x - other.x, one.y - other.y) / max(one.side, other.side)
+
+
+def _whole(item: Item) -> Item:
+    """What became of a photo, where a face of it is meant that this run has no output of."""
+    if item.frame is None:
+        return item
+    return replace(item, output=None, state=NOBODY, output_size=0, frame=None, faces=0)
 
 
 def _row(ledger: Ledger, source: Source) -> Row | None:

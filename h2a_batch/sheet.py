@@ -13,13 +13,14 @@ from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.files import replacing
 from h2a_batch.image import extent_of
 from h2a_batch.layout import A4, SCREEN, Grid, Planner, common_aspect
-from h2a_batch.page import Page, Row, Sheet, draw_pages
+from h2a_batch.page import Page, Sheet, draw_pages
 from h2a_batch.pdf import PdfWriter
+from h2a_batch.pictures import Row, pieces
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 _LONGEST = {"JPEG": 65_000, "WEBP": 16_383, "PNG": 65_000}  # pixels of a side
 _MOST_PIXELS = 150_000_000  # of a page, which is drawn in memory
-_SAMPLED = 64  # photos whose proportions decide those of the cells
+_SAMPLED = 64  # rows whose pictures' proportions decide those of the cells
 _POINTS = 842  # the width of A4 across
 
 
@@ -52,13 +53,13 @@ def plan_sheet(sheet: Sheet, rows: Iterable[Row]) -> Grid:
     """The layout of a sheet's pages.
 
     Args:
-        rows: the photos; the first of them decide the shape of the cells.
+        rows: of all that is shown; the first of them decide the shape of the cells.
 
     Raises:
         UsageError: a page would be too large.
     """
-    files = (file for row in islice(rows, _SAMPLED) for file in (row[0].source, *(item.output for item in row)) if file)
-    sizes = [size for size in map(extent_of, files) if size]
+    shown = (piece for row in islice(rows, _SAMPLED) for piece in pieces(row))
+    sizes = [size for file, face in shown if file and not face and (size := extent_of(file))]
     planner = Planner(
         count=sheet.count,
         pictures=1 + len(sheet.facts),
@@ -85,13 +86,13 @@ def files_of(sheet: Sheet, grid: Grid) -> list[Path]:
 
 
 def write_sheet(sheet: Sheet, grid: Grid, rows: Iterable[Row]) -> Iterator[tuple[Path | None, int]]:
-    """Write a sheet page by page, and tell after each the file that is complete now, and the photos on it.
+    """Write a sheet page by page, and tell after each the file that is complete now, and the rows on it.
 
     A picture format gives a file for each page (`page_path`), PDF one file, which is complete at the end.
     Whoever stops in between leaves whole files alone.
 
     Args:
-        rows: the photos; pulled as the pages grow, and no more of them than ``sheet.count``.
+        rows: pulled as the pages grow, and no more of them than ``sheet.count``.
 
     Raises:
         StorageError: a page cannot be written; what was in its place is still there.
@@ -105,7 +106,7 @@ def write_sheet(sheet: Sheet, grid: Grid, rows: Iterable[Row]) -> Iterator[tuple
             path = page_path(sheet.path, number)
             with replacing(path) as file:
                 page.image.save(file, _FORMATS[path.suffix.lower()], quality=90)
-            yield path, page.photos
+            yield path, page.rows
     except OSError as error:
         raise StorageError(
             f"{sheet.path}: the contact sheet cannot be written ({error.strerror or error})", "choose another file"
@@ -120,7 +121,7 @@ def _write_pdf(sheet: Sheet, pages: Iterator[Page]) -> Iterator[tuple[Path | Non
             page.image.save(data, "JPEG", quality=88)
             width, height = page.image.size
             pdf.page(data.getvalue(), (width, height), (_POINTS, _POINTS * height / width), page.words)
-            yield None, page.photos
+            yield None, page.rows
         pdf.close()
     yield sheet.path, 0
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,17 @@ from h2a_batch.claims import check_page
 from h2a_batch.console import print_error, shown
 from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, H2AError, UsageError
 from h2a_batch.layout import LABELS, THEMES, Look
+from h2a_batch.ledger import NOBODY
 from h2a_batch.options import SHEET_SUFFIXES
-from h2a_batch.page import Row, Sheet, column_names
+from h2a_batch.page import Sheet, column_names
+from h2a_batch.pictures import Row
 from h2a_batch.report import REPORT_SUFFIXES, check_report, write_report
-from h2a_batch.results import DONE, FAILED, Facts, open_ledger, read_columns, summarise
+from h2a_batch.results import DONE, FAILED, Facts, open_ledger, read_photos, summarise
 from h2a_batch.sheet import check_writable, files_of, plan_sheet, title_of, write_sheet
 from h2a_batch.source import LEDGER_FOLDER, check_inputs
 from h2a_batch.typeset import undrawn
 
-_STATES = (DONE, FAILED)
+_NONE = {DONE: "no photo is done", FAILED: "no photo failed", NOBODY: "no photo is without a face"}
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,19 @@ class _Job:
     only: str | None
     limit: int | None
 
+    def photos(self) -> Iterator[Sequence[Row]]:
+        """The photos that are to be shown, each with its rows."""
+        photos = read_photos(self.inputs, self.outs, self.recursive)
+        wanted = ([row for row in rows if self._wants(row)] for rows in photos)
+        return islice((rows for rows in wanted if rows), self.limit)
+
     def rows(self) -> Iterator[Row]:
-        """The photos that are to be shown."""
-        rows = read_columns(self.inputs, self.outs, self.recursive)
-        return islice((row for row in rows if self._wants(row)), self.limit)
+        """All that is to be shown."""
+        return chain.from_iterable(self.photos())
 
     def _wants(self, row: Row) -> bool:
-        states = [item.state for item in row]
-        if self.only == FAILED:
-            return FAILED in states
-        return self.only is None or all(state == self.only for state in states)
+        states = {item.state for item in row}
+        return states == {DONE} if self.only == DONE else self.only is None or self.only in states
 
 
 def main(arguments: Sequence[str] | None = None, name: str = "h2a-sheet") -> int:
@@ -105,7 +110,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
     look.add_argument("--cell", type=int, metavar="PIXELS", help="a picture's longest side (default: to suit)")
     look.add_argument("--pairs-per-page", type=int, metavar="N", help="photos on a page (default: to suit)")
     which = parser.add_argument_group("which photos")
-    which.add_argument("--only", choices=_STATES, help="those that failed, or those that did not")
+    which.add_argument("--only", choices=_NONE, help="those that failed, that did not, or in which no face was found")
     which.add_argument("--limit", type=int, metavar="N", help="the first N")
     which.add_argument("--no-recursive", dest="recursive", action="store_false", help="leave sub-folders alone")
     rest = parser.add_argument_group("behaviour")
@@ -121,21 +126,26 @@ def _run(given: argparse.Namespace) -> None:
     fields = {name: getattr(given, name) for name in Look.__dataclass_fields__ if getattr(given, name) is not None}
     look, job = Look(**fields), _job(given)
     facts = summarise(job.inputs, job.outs, job.recursive)
-    count = sum(1 for _ in job.rows()) if job.only else min(facts[0].photos, job.limit or facts[0].photos)
-    if not facts[0].photos:
+    photos, count = facts[0].photos, facts[0].rows
+    if not photos:
         raise UsageError(f"{job.inputs[0]}: no photos found", "name the folder that was converted")
+    if job.only or job.limit:
+        rows = [len(rows) for rows in job.photos()]
+        photos, count = len(rows), sum(rows)
     if not count:
-        print(f"no photo {'failed' if job.only == FAILED else 'is done'}: nothing was written", file=sys.stderr)
+        print(f"{_NONE[job.only or DONE]}: nothing was written", file=sys.stderr)
         return
-    bar: tqdm[Any] = tqdm(total=count, unit=" photo", file=sys.stderr, disable=given.quiet or not sys.stderr.isatty())
+    bar: tqdm[Any] = tqdm(total=count, unit=" pair", file=sys.stderr, disable=given.quiet or not sys.stderr.isatty())
     with bar:
         if job.file.suffix.lower() in REPORT_SUFFIXES:
             made = _report(job, facts, look, fields, bar)
         else:
-            made = _sheet(Sheet(job.file, facts, count, title_of(job.inputs), look), job, given.overwrite, bar)
+            sheet = Sheet(job.file, facts, count, title_of(job.inputs), look, photos)
+            made = _sheet(sheet, job, given.overwrite, bar)
     if not given.quiet:
         more = f" and {len(made) - 1} more page{'s' * (len(made) > 2)}" if len(made) > 1 else ""
-        print(f"{shown(made[0])}{more}: {count:,} photo{'s' * (count != 1)}", file=sys.stderr)
+        pairs = f", {count:,} pairs" if count > photos else ""
+        print(f"{shown(made[0])}{more}: {photos:,} photo{'s' * (photos != 1)}{pairs}", file=sys.stderr)
         if undrawn():
             print(undrawn(), file=sys.stderr)
 
@@ -168,9 +178,9 @@ def _sheet(sheet: Sheet, job: _Job, overwrite: bool, bar: tqdm[Any]) -> list[Pat
         for page in files_of(sheet, grid):
             check_page(page, ledgers, job.inputs, overwrite)
     made = []
-    for file, photos in write_sheet(sheet, grid, job.rows()):
+    for file, rows in write_sheet(sheet, grid, job.rows()):
         made += [file] if file else []
-        bar.update(photos)
+        bar.update(rows)
     return made
 
 

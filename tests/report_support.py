@@ -1,13 +1,17 @@
-"""Results of a real run, with names of every awkward kind, for the tests of the report."""
+"""Results of real runs: with names of every awkward kind, and of photos with several people and with nobody."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from composites import Known, landscape, own_portraits, put
 from conftest import PHOTOS
+from PIL import Image
 
 from h2a_batch import convert_folder
 from h2a_batch.report import write_report
@@ -54,3 +58,37 @@ def write(folder: Path, name: str = "report.html", **more: object) -> Path:
     rows = ((item,) for item in read_results([folder / "in"], folder / "a"))
     write_report(rows, path, **{"headings": ["Anime"], "title": "Our <b>portraits</b>", **more})  # type: ignore[arg-type]
     return path
+
+
+GROUP = (2400, 1200)  # pixels
+HOW = {"crop": {"no_face": "skip"}, "paste": {"faces": "paste", "no_face": "skip"}, "off": {"faces": "off"}}
+
+
+@cache
+def group() -> tuple[Image.Image, list[Known]]:
+    """Three people, the first of them at the border, the second turned; and where their faces are."""
+    photo, people = landscape(GROUP, np.random.default_rng(7)), own_portraits()
+    places = (((170.0, 520.0), 560.0, 0.0), ((1150.0, 610.0), 700.0, 20.0), ((2000.0, 500.0), 400.0, -12.0))
+    return photo, [put(photo, person, *place) for person, place in zip(people, places, strict=False)]
+
+
+@pytest.fixture(scope="session")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos `in`, and what the ways of converting faces made of them, see HOW.
+
+    The group lies on its side in its file; of the others one has a single face, one nobody, and one is a portrait.
+    """
+    folder = tmp_path_factory.mktemp("crowd")
+    (folder / "in").mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    group()[0].transpose(Image.Transpose.ROTATE_90).save(folder / "in" / "group.jpg", quality=92, exif=turned)
+    shutil.copyfile(PORTRAITS[3], folder / "in" / "portrait.jpg")
+    landscape((900, 600), np.random.default_rng(3)).save(folder / "in" / "nobody.png")
+    one = landscape((1400, 700), np.random.default_rng(5))
+    put(one, own_portraits()[4], (400, 350), 420, 0)
+    one.save(folder / "in" / "one.jpg")
+    (folder / "in" / "cut off.jpg").write_bytes(PORTRAITS[0].read_bytes()[:3000])
+    for name, how in HOW.items():
+        assert convert_folder(folder / "in", folder / name, **how).failed == 1
+    return folder

@@ -88,9 +88,9 @@ def test_every_photo_has_its_pictures_and_the_way_to_its_files(folder: Path) -> 
         assert os.path.samefile(path.parent / os.fsdecode(unquote_to_bytes(url)), item.source)
         assert not re.search(r"[^\w./%~-]", url), url
         if item.state == "failed":
-            assert isinstance(row[2], str) and row[2] == item.error and not small_out and not url_out
+            assert isinstance(row[3], str) and row[3] == item.error and not small_out and not url_out
             continue
-        assert row[2] == [round(item.seconds, 3), item.output_size] and row[1] == item.source_size
+        assert row[1:] == [0, item.source_size, [round(item.seconds, 3), item.output_size, 0]]
         assert item.output and os.path.samefile(path.parent / os.fsdecode(unquote_to_bytes(url_out)), item.output)
         for data in (small, small_out):
             assert base64.b64decode(data)[8:12] == b"WEBP" and len(data) < 12_000

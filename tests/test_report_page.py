@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from chromium import Page, browser, find_browser
 from conftest import Command
-from report_support import PORTRAITS, folder, write
+from PIL import Image
+from report_support import PORTRAITS, crowd, folder, group, write
 
+from h2a_batch.framing import cut
 from h2a_batch.report import write_report
 from h2a_batch.results import read_columns, read_results
 
-__all__ = ["folder"]  # a fixture
+__all__ = ["crowd", "folder"]  # fixtures
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium here; on Debian: apt-get install chromium")
 
@@ -210,6 +213,86 @@ def test_models_are_compared_side_by_side_and_over_each_other(tab: Page, folder:
     tab.wait("[...document.querySelectorAll('#row img')].filter((image) => image.naturalWidth >= 200).length === 4")
     tab.press("ArrowDown", "s", "ArrowRight")
     assert _line(tab) == 52
+    tab.press("Escape")
+    _silent(tab)
+
+
+def _shown(tab: Page, path: Path) -> np.ndarray:
+    """What is in the frame of the open pair, without its lower edge, where the names of the sides are."""
+    tab.picture(path)
+    left, top, width, height = tab.evaluate(
+        "(({ left, top, width, height }) => [left, top, width, height])(frame.getBoundingClientRect())"
+    )
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB").crop((left, top, left + width, top + height))).astype(int)
+
+
+def test_each_face_is_a_pair_with_its_part_of_the_full_photo(tab: Page, crowd: Path, tmp_path: Path) -> None:
+    rows = list(read_columns([crowd / "in"], [crowd / "crop"]))
+    write_report(rows, crowd / "faces.html")
+    _open(tab, crowd / "faces.html")
+    counts = tab.evaluate("document.querySelector('.counts').innerText").split("\n")
+    assert counts == ["5 photos", "4 faces", "3 converted", "1 failed", "1 without a face"]
+    tab.click("#filters .no-face")
+    assert _names(tab) == ["nobody.png"]
+    assert tab.evaluate("document.querySelector('.cell .reason').textContent") == "no face found"
+    tab.click("#filters .all")
+    tab.press("/")
+    tab.type("group")
+    assert len(_names(tab)) == 3
+    tab.type(" 2")
+    assert tab.evaluate("[...document.querySelectorAll('.cell .label')].map((one) => one.innerText)") == [
+        "3\ngroup.jpg\nface 2"
+    ]
+    tab.press("Escape", "Escape")
+    tab.evaluate("document.querySelectorAll('.cell button')[1].click()")
+    for number, row in enumerate(rows[1:4], 1):
+        frame = row[0].frame
+        assert frame
+        assert tab.evaluate("document.getElementById('name').textContent") == f"group.jpg, face {number}"
+        tab.wait("document.querySelector('.side canvas') && document.getElementById('over').src.startsWith('file:')")
+        tab.press("End")
+        before = _shown(tab, tmp_path / "before.png")
+        wanted = cut(group()[0], frame, before.shape[1::-1])
+        assert np.abs(before - wanted)[50:-50, 50:-60].mean() < 5, number
+        tab.press("Home")
+        with Image.open(str(row[0].output)) as image:
+            wanted = np.asarray(image.resize(before.shape[1::-1]))
+        assert np.abs(_shown(tab, tmp_path / "after.png") - wanted)[50:-50, 60:-50].mean() < 5, number
+        tab.press("ArrowDown")
+    assert tab.evaluate("document.getElementById('name').textContent") == "nobody.png"
+    assert tab.evaluate("document.querySelectorAll('.side canvas').length") == 0
+    assert tab.evaluate("document.getElementById('overnote').textContent") == "no face found"
+    tab.press("Escape")
+    _silent(tab)
+
+
+def test_faces_are_cut_out_of_what_shows_the_whole_photo(tab: Page, crowd: Path) -> None:
+    outs = [crowd / "paste", crowd / "crop"]
+    write_report(read_columns([crowd / "in"], outs), crowd / "compare.html", headings=["paste", "crop"])
+    _open(tab, crowd / "compare.html")
+    table = tab.evaluate("document.querySelector('.comparison').innerText")
+    assert "Faces\t5\t4" in table and "No face found\t1\t1" in table and "Converted\t3\t3" in table, table
+    assert "1 photo failed" in tab.evaluate("document.querySelector('#failures summary').textContent")
+    tab.evaluate("document.querySelectorAll('.cell button')[2].click()")
+    tab.wait("document.querySelectorAll('.side canvas').length === 2")  # of the photo and of what was put back into it
+    tab.press("s")
+    tab.wait("document.querySelectorAll('#row canvas').length === 2 && document.querySelector('#row img').src !== ''")
+    assert "3 faces" in tab.evaluate("document.getElementById('about').innerText")
+    assert tab.evaluate("[...document.querySelectorAll('#row canvas')].map((one) => one.ariaLabel)") == [
+        "group.jpg, face 2, Before",
+        "group.jpg, face 2, paste",
+    ]
+    sides = "[...document.querySelectorAll('#row :is(img, canvas)')].map((one) => one.getBoundingClientRect())"
+    assert tab.evaluate(f"{sides}.every((box) => Math.abs(box.width - box.height) < 1)")
+    tab.press("s", "2")
+    tab.wait("document.getElementById('over')?.src.endsWith('group-2.png') && frame.clientWidth === frame.clientHeight")
+    tab.press("Escape")
+    write_report(read_columns([crowd / "in"], [crowd / "paste"]), crowd / "paste.html")
+    _open(tab, crowd / "paste.html")
+    tab.evaluate("document.querySelectorAll('.cell button')[1].click()")
+    tab.wait("document.getElementById('over').naturalWidth === 2400 && frame.clientWidth === 2 * frame.clientHeight")
+    assert tab.evaluate("document.querySelector('.side canvas')") is None
     tab.press("Escape")
     _silent(tab)
 

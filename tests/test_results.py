@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 from conftest import PHOTOS, command_line
 from PIL import Image
+from report_support import crowd, group
 
 from h2a_batch import FileResult, convert_folder
 from h2a_batch.errors import UsageError
-from h2a_batch.results import DONE, FAILED, PENDING, Item, read_columns, read_results, summarise
+from h2a_batch.ledger import NOBODY
+from h2a_batch.results import DONE, FAILED, PENDING, Item, read_columns, read_photos, read_results, summarise
+
+__all__ = ["crowd"]  # a fixture
 
 PORTRAIT = sorted(PHOTOS.glob("*.jpg"))[0]
 
@@ -123,3 +127,64 @@ def test_a_folder_without_a_run_is_refused(photos: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="no such file"):
         next(read_results([tmp_path / "none"], tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def test_each_face_is_an_item_and_a_photo_without_one_is_told(crowd: Path) -> None:
+    items = list(read_results([crowd / "in"], crowd / "crop"))
+    assert [item.label for item in items] == [
+        "cut off.jpg",
+        *("group.jpg, face 1", "group.jpg, face 2", "group.jpg, face 3"),
+        *("nobody.png", "one.jpg", "portrait.jpg"),
+    ]
+    assert [item.state for item in items] == [FAILED, DONE, DONE, DONE, NOBODY, DONE, DONE]
+    assert [item.output.name for item in items if item.output] == [
+        *("group-1.png", "group-2.png", "group-3.png"),
+        *("one-1.png", "portrait.png"),
+    ]
+    for item, known in zip(items[1:4], group()[1], strict=True):
+        assert item.frame and item.output and item.output_size == item.output.stat().st_size
+        assert abs(item.frame.x - known.x) < known.width / 3 and abs(item.frame.y - known.y) < known.width / 3
+        assert abs(item.frame.angle - known.angle) < 15, "of the photo as one holds it, not as it lies in the file"
+    assert items[5].frame and items[6].frame is None
+    (facts,) = summarise([crowd / "in"], [crowd / "crop"])
+    assert (facts.photos, facts.done, facts.failed, facts.nobody, facts.pending) == (5, 3, 1, 1, 0)
+    assert (facts.faces, facts.rows, facts.settings[0].photos) == (4, 7, 3)
+    (facts,) = summarise([crowd / "in"], [crowd / "paste"])
+    assert (facts.photos, facts.done, facts.faces, facts.rows) == (5, 3, 5, 5), "put back: a row for each photo"
+    assert facts.words["Faces"] == "put back into the photo"
+
+
+def test_a_face_whose_output_is_gone_is_still_to_do(crowd: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(crowd / "crop", out)
+    (out / "group-2.png").unlink()
+    items = {item.label: item for item in read_results([crowd / "in"], out)}
+    states = [items[f"group.jpg, face {number}"].state for number in (1, 2, 3)]
+    assert states == [DONE, PENDING, DONE] and items["group.jpg, face 2"].output is None
+    (facts,) = summarise([crowd / "in"], [out])
+    assert (facts.done, facts.pending, facts.faces, facts.rows) == (2, 1, 3, 7)
+    assert convert_folder(crowd / "in", out, no_face="skip").converted == 1
+    assert summarise([crowd / "in"], [out])[0].pending == 0
+
+
+def test_a_face_is_beside_the_same_face_of_other_runs(crowd: Path, tmp_path: Path) -> None:
+    few, low = tmp_path / "few", tmp_path / "low"
+    convert_folder(crowd / "in", few, max_faces=1, no_face="skip")
+    convert_folder(crowd / "in", low, min_face=90, no_face="skip")
+    outs = [few, crowd / "off", crowd / "crop", low]
+    photos = {rows[0][0].name: rows for rows in read_photos([crowd / "in"], outs)}
+    assert [len(rows) for rows in photos.values()] == [1, 3, 1, 1, 1]
+    rows = photos["group.jpg"]
+    assert [[item.label for item in row] for row in rows] == [[f"group.jpg, face {n}"] * 4 for n in (1, 2, 3)]
+    assert [[item.output.name if item.output else item.state for item in row] for row in rows] == [
+        [NOBODY, "group.png", "group-1.png", "group-1.png"],
+        ["group-1.png", "group.png", "group-2.png", "group-2.png"],
+        [NOBODY, "group.png", "group-3.png", "group-3.png"],
+    ]
+    assert [item.output.name if item.output else item.state for item in photos["nobody.png"][0]] == [
+        *(NOBODY, "nobody.png", NOBODY, NOBODY),
+    ]
+    assert {facts.rows for facts in summarise([crowd / "in"], outs)} == {7}
+    assert [facts.faces for facts in summarise([crowd / "in"], outs)] == [2, 0, 4, 4]
+    both = list(read_columns([crowd / "in"], [crowd / "paste", crowd / "off"]))
+    assert len(both) == 5 and not any(item.frame or item.face for row in both for item in row)

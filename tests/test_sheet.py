@@ -18,14 +18,19 @@ import numpy as np
 import pytest
 from conftest import PHOTOS, Command, leftovers, tree
 from PIL import Image
+from report_support import crowd, group
 from test_typeset import NAMES
 
 from h2a_batch import convert_folder
 from h2a_batch.errors import UsageError
+from h2a_batch.framing import cut
 from h2a_batch.layout import A4, Look
-from h2a_batch.page import THEMES, Page, Row, Sheet, draw_pages
+from h2a_batch.page import THEMES, Page, Sheet, draw_pages
+from h2a_batch.pictures import Row
 from h2a_batch.results import Facts, Item, read_columns, summarise
 from h2a_batch.sheet import check_writable, files_of, plan_sheet, write_sheet
+
+__all__ = ["crowd"]  # a fixture
 
 PORTRAITS = sorted(PHOTOS.glob("*.jpg"))
 
@@ -113,7 +118,7 @@ def test_transparent_parts_show_the_sheet(tmp_path: Path) -> None:
 def test_failed_and_open_photos_are_shown_as_such(results: Path, tmp_path: Path) -> None:
     (page,) = _pages(results)
     words = [word.text for word in page.words]
-    assert page.photos == len(NAMES) + 2
+    assert page.rows == len(NAMES) + 2
     assert words.count("failed") == 1 and "the file ends too early" in words and "not converted yet" in words
     assert {"Our photos", "14 photos", "1 failed", "1 not converted yet", "anime-256"} <= set(words)
     broken = Item(
@@ -124,6 +129,28 @@ def test_failed_and_open_photos_are_shown_as_such(results: Path, tmp_path: Path)
         assert all((np.abs(cell - colours.alarm_cell).max(axis=2) < 4).mean() > 0.8 for cell in cells)
         alarm = (np.abs(cells[0] - colours.alarm).max(axis=2) < 40).sum()
         assert alarm > 100, "a word in the colour of alarm"
+
+
+def test_a_face_is_shown_as_it_was_cut_out(crowd: Path) -> None:
+    rows = list(read_columns([crowd / "in"], [crowd / "crop", crowd / "paste"]))
+    sheet = Sheet(crowd / "s.png", summarise([crowd / "in"], [crowd / "crop", crowd / "paste"]), len(rows), "Crowd")
+    grid = plan_sheet(sheet, rows)
+    (page,) = draw_pages(sheet, grid, iter(rows))
+    pixels, size = np.asarray(page.image).astype(int), grid.cell
+    assert size[0] == size[1], "faces are squares"
+    for number, row in enumerate(rows[1:4], 1):
+        face, whole = row
+        assert face.frame and face.output and whole.output and whole.output.name == "group.png"
+        x, y = grid.place(number)
+        for place, file, frame in ((0, None, face.frame), (1, face.output, None), (2, whole.output, face.frame)):
+            with Image.open(file) if file else group()[0] as image:
+                upright = image.convert("RGB")
+            wanted = cut(upright, frame, size) if frame else np.asarray(upright.resize(size, Image.Resampling.LANCZOS))
+            left = x + grid.offset(place)
+            cell = pixels[y : y + size[1], left : left + size[0]]
+            assert np.abs(cell - wanted)[20:-20, 20:-20].mean() < 5, (row[0].label, place)
+    words = [word.text for word in page.words]
+    assert "group.jpg, face 3" in words and words.count("no face found") == 2 and "not converted yet" not in words
 
 
 def test_labels_are_names_paths_or_none(results: Path) -> None:
@@ -294,6 +321,24 @@ def test_a_run_can_write_both_at_its_end(h2a: Command, photos: Path, tmp_path: P
     done = h2a(photos, tmp_path / "new", "--report", tmp_path / "mine.html")
     assert done.returncode == 2 and (tmp_path / "mine.html").read_text() == "<p>mine"
     assert not tree(tmp_path / "new"), "found out before anything is converted"
+
+
+def test_what_a_run_shows_of_faces_is_shown_later_too(
+    h2a: Command, h2a_sheet: Sheets, crowd: Path, tmp_path: Path
+) -> None:
+    run, later = tmp_path / "run", tmp_path / "later"
+    files = ("--contact-sheet", run / "sheet.png", "--report", run / "sheet.html")
+    done = h2a(crowd / "in", tmp_path / "out", "--no-face", "skip", *files)
+    assert done.returncode == 1 and "3 converted (4 faces), 1 skipped, 1 failed" in done.stderr, done.stderr
+    for name in ("sheet.png", "sheet.html"):
+        done = h2a_sheet(crowd / "in", tmp_path / "out", later / name)
+        assert done.returncode == 0 and done.stderr.endswith(": 5 photos, 7 pairs\n"), done.stderr
+    with Image.open(run / "sheet.png") as first, Image.open(later / "sheet.png") as second:
+        assert first.size == second.size and first.tobytes() == second.tobytes()
+    counts = [re.findall("<ul class.*?</ul>", (at / "sheet.html").read_text())[0] for at in (run, later)]
+    assert counts[0] == counts[1] and "<b>4</b> faces" in counts[0] and "<b>1</b> without a face" in counts[0]
+    assert "1 photo\n" in h2a_sheet(crowd / "in", tmp_path / "out", tmp_path / "n.png", "--only", "no-face").stderr
+    assert "2 photos, 4 pairs\n" in h2a_sheet(crowd / "in", tmp_path / "out", tmp_path / "l.pdf", "--limit", "2").stderr
 
 
 @pytest.mark.slow
