@@ -126,6 +126,10 @@ class Options:
         )
         for name in ("contact_sheet", "report"):
             _require(
+                getattr(self, name) is None or self.on_success != "delete",
+                f"--{name.replace('_', '-')} needs the photos, and --on-success delete deletes them: choose one",
+            )
+            _require(
                 getattr(self, name) is None or (not self.watch and self.on_success == "keep"),
                 f"--{name.replace('_', '-')} needs the photos where they are: "
                 "not with --watch or --on-success, but h2a-sheet later",

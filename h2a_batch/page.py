@@ -19,14 +19,11 @@ from h2a_batch.image import decode
 from h2a_batch.layout import MARGIN, Grid, Look, Size, title_size
 from h2a_batch.machine import available_cores
 from h2a_batch.pdf import Words
-from h2a_batch.results import DONE, FAILED, PENDING, Facts, Item
+from h2a_batch.results import DONE, FAILED, PENDING, Facts, Item, Items
 from h2a_batch.typeset import Colour, Line, line, paragraph
 
 DEFAULT_LOOK = Look()
 _SMALLEST = 9  # letters that can just be read
-
-Row = Sequence[Item]
-"""What became of one photo: an item for each OUT."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Theme:
 
 
 THEMES = {
-    "light": Theme((251, 251, 249), (240, 240, 236), (28, 28, 30), (125, 125, 122), (188, 56, 44), (251, 236, 232)),
+    "light": Theme((251, 251, 249), (240, 240, 236), (28, 28, 30), (108, 108, 105), (188, 56, 44), (251, 236, 232)),
     "dark": Theme((20, 20, 22), (36, 36, 39), (238, 238, 235), (148, 148, 150), (255, 128, 112), (50, 31, 31)),
 }
 
@@ -56,6 +53,7 @@ class Sheet:
         facts: of each OUT, one for each column beside the photo's.
         count: photos that are shown.
         title: where the look has none of its own.
+        photos: how many there are, where ``facts`` count those alone that are shown.
     """
 
     path: Path
@@ -63,6 +61,7 @@ class Sheet:
     count: int
     title: str
     look: Look = DEFAULT_LOOK
+    photos: int | None = None
 
     @property
     def heading(self) -> str:
@@ -79,7 +78,7 @@ class Page:
     photos: int
 
 
-def draw_pages(sheet: Sheet, grid: Grid, rows: Iterator[Row]) -> Iterator[Page]:
+def draw_pages(sheet: Sheet, grid: Grid, rows: Iterator[Items]) -> Iterator[Page]:
     """Draw the pages; the pictures of one are in memory at a time."""
     theme, many = THEMES[sheet.look.theme], ceil(sheet.count / grid.on_page)
     number = 0
@@ -99,7 +98,7 @@ def draw_pages(sheet: Sheet, grid: Grid, rows: Iterator[Row]) -> Iterator[Page]:
             yield Page(canvas.image, canvas.words, len(shown))
 
 
-def _files(rows: Iterable[Row]) -> Iterator[Path | None]:
+def _files(rows: Iterable[Items]) -> Iterator[Path | None]:
     for row in rows:
         yield row[0].source
         yield from (item.output for item in row)
@@ -140,15 +139,15 @@ def _draw_header(canvas: _Canvas, sheet: Sheet, grid: Grid, theme: Theme, number
 
 def _counts(sheet: Sheet) -> Iterator[tuple[str, bool]]:
     """What stands below the title, and whether it is bad news."""
-    photos = sheet.facts[0].photos
+    photos = sheet.photos or sheet.facts[0].photos
     part = f"{sheet.count:,} of " if sheet.count < photos else ""
     yield f"{part}{photos:,} photo{'s' * (photos != 1)}", False
-    if len(sheet.facts) == 1:
-        (facts,) = sheet.facts
+    names = [f"{name}: " for name in column_names(sheet.facts)] if len(sheet.facts) > 1 else [""]
+    for name, facts in zip(names, sheet.facts, strict=True):
         if facts.failed:
-            yield f"{facts.failed:,} failed", True
+            yield f"{name}{facts.failed:,} failed", True
         if facts.pending:
-            yield f"{facts.pending:,} not converted yet", False
+            yield f"{name}{facts.pending:,} not converted yet", False
 
 
 def _how(facts: Sequence[Facts]) -> str:
@@ -201,7 +200,7 @@ def _picture(path: Path | None, cell: Size, ground: Colour) -> Image.Image | Non
 
 
 def _draw_group(
-    canvas: _Canvas, row: Row, pictures: Sequence[Image.Image | None], grid: Grid, corner: Size, theme: Theme
+    canvas: _Canvas, row: Items, pictures: Sequence[Image.Image | None], grid: Grid, corner: Size, theme: Theme
 ) -> None:
     """The pictures of one photo as one strip with round corners."""
     strip = _Canvas(Image.new("RGB", grid.group, theme.paper))

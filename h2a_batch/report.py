@@ -17,13 +17,13 @@ import os
 import shutil
 import tempfile
 import time
-import unicodedata
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -33,7 +33,8 @@ from h2a_batch.errors import PhotoError, StorageError, UsageError
 from h2a_batch.files import replacing
 from h2a_batch.image import thumbnail
 from h2a_batch.machine import available_cores
-from h2a_batch.results import DONE, FAILED, Item
+from h2a_batch.results import DONE, FAILED, Item, Items
+from h2a_batch.typeset import printable
 
 REPORT_SUFFIXES = (".html", ".htm")
 PHOTOS_IN_CHUNK = 32
@@ -41,37 +42,28 @@ _SIDE = 160  # pixels of a small picture's longest side
 _WEBP = {"quality": 70, "method": 2}  # a portrait takes 3 kB and 4 ms; the slower methods save a tenth
 _MARK = b'<meta name="generator" content="h2a-batch'
 _MARK_WITHIN = 1024  # bytes
-_UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # not the marks of writing direction: each name is isolated on the page
 _TABLE = "<table><thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table>"
-
-Row = Sequence[Item]
 
 
 @dataclass
 class _Column:
-    """What became of the photos in one column: counts, seconds of work on what was converted, bytes of it."""
+    """What became of the photos in one column: counts, and bytes of what was converted."""
 
     heading: str
+    facts: Mapping[str, str]
     done: int = 0
     failed: int = 0
     pending: int = 0
-    seconds: float = 0.0
     size: int = 0
 
     def add(self, item: Item) -> None:
         if item.state == DONE:
             self.done += 1
-            self.seconds += item.seconds
             self.size += item.output_size
         elif item.state == FAILED:
             self.failed += 1
         else:
             self.pending += 1
-
-    @property
-    def pace(self) -> str:
-        """The mean of what a photo took; many are on their way at once, so a run takes less than their sum."""
-        return f"{self.seconds / self.done:.2f} s" if self.done else "\u2013"
 
     @property
     def weight(self) -> str:
@@ -102,12 +94,13 @@ def check_report(path: Path) -> None:
 
 
 def write_report(
-    rows: Iterable[Row],
+    rows: Iterable[Items],
     path: Path,
     *,
     headings: Sequence[str] = ("After",),
     title: str = "Before and after",
     facts: Mapping[str, str] | None = None,
+    details: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Write results as one HTML page, whole or not at all, at constant memory.
 
@@ -118,14 +111,17 @@ def write_report(
         path: the page; an earlier report is replaced, see `check_report`.
         headings: names of the columns, such as the models that are compared.
         facts: what else the top of the page should say, in this order: ``{"Model": "anime-256", ...}``.
+        details: the same of each of several columns, for the table that compares them.
 
     Raises:
         UsageError: as `check_report`.
         StorageError: the page cannot be written; what was there before is still there.
-        ValueError: a row has not an item for each heading.
+        ValueError: a row has not an item, or ``details`` has none, for each heading.
     """
     check_report(path)
-    columns = [_Column(heading) for heading in headings]
+    columns = [
+        _Column(heading, known) for heading, known in zip(headings, details or [{}] * len(headings), strict=True)
+    ]
     place = os.path.abspath(path.parent)
     try:
         # without names, so that nothing is left behind whatever happens; beside the page, where there must be room
@@ -140,7 +136,7 @@ def write_report(
         ) from error
 
 
-def _prepared(rows: Iterable[Row], place: str, columns: list[_Column]) -> Generator[tuple[str, str], None, None]:
+def _prepared(rows: Iterable[Items], place: str, columns: list[_Column]) -> Generator[tuple[str, str], None, None]:
     """Each row as two pieces of JSON, for the index and for its chunk; a few are made ahead of their turn."""
     waiting: deque[Future[tuple[str, str]]] = deque()
     workers = available_cores()
@@ -158,18 +154,18 @@ def _prepared(rows: Iterable[Row], place: str, columns: list[_Column]) -> Genera
             pool.shutdown(cancel_futures=True)
 
 
-def _row(row: Row, place: str) -> tuple[str, str]:
+def _row(row: Items, place: str) -> tuple[str, str]:
     """The index knows name, bytes and what became of a photo; the chunk has its pictures, the photo's own first."""
-    index = [_shown(row[0].name), row[0].source_size, *(_outcome(item) for item in row)]
+    index = [printable(row[0].name), row[0].source_size, *(_outcome(item) for item in row)]
     files = [row[0].source, *(item.output for item in row)]
     return _json(index), _json([_picture(file, place) for file in files])
 
 
 def _outcome(item: Item) -> object:
-    """Seconds and bytes of an output, the reason of a failure, or nothing where neither is there yet."""
+    """Bytes of an output, the reason of a failure, or nothing where neither is there yet."""
     if item.state == DONE:
-        return [round(item.seconds, 3), item.output_size]
-    return (_shown(item.error) or "failed") if item.state == FAILED else None
+        return item.output_size
+    return (printable(item.error) or "failed") if item.state == FAILED else None
 
 
 def _picture(path: Path | None, place: str) -> list[str]:
@@ -192,18 +188,6 @@ def _small(path: Path) -> str:
 def _link(path: Path, place: str) -> str:
     """The URL of a file, relative to the page's folder; all but plain letters and slashes is escaped, byte by byte."""
     return quote(os.fsencode(os.path.relpath(path, place)))
-
-
-def _shown(text: str) -> str:
-    """Text that is valid Unicode on one line: control characters, and bytes that are no UTF-8, become escapes."""
-    return "".join(_escaped(letter) if unicodedata.category(letter) in _UNSHOWN else letter for letter in text)
-
-
-def _escaped(letter: str) -> str:
-    code = ord(letter)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python carries a byte of a file name that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return letter.encode("unicode_escape").decode()
 
 
 def _json(value: object) -> str:
@@ -242,8 +226,6 @@ def _texts(title: str, facts: Mapping[str, str], columns: list[_Column], count: 
     """What goes into the template's places, as HTML."""
     style, script = _asset("report.css"), _asset("report.js") + _asset("report_pair.js")
     known = dict(facts)
-    if len(columns) == 1 and columns[0].done:
-        known["A photo took"] = f"{columns[0].pace} on average"
     known["Page made"] = time.strftime("%Y-%m-%d %H:%M")
     return {
         "policy": "; ".join(
@@ -264,7 +246,7 @@ def _texts(title: str, facts: Mapping[str, str], columns: list[_Column], count: 
         "counts": _counts(columns, count),
         "facts": "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(fact)}</dd></div>" for name, fact in known.items()),
         "columns": _comparison(columns) if len(columns) > 1 else "",
-        "settings": _json({"headings": [_shown(column.heading) for column in columns], "chunk": PHOTOS_IN_CHUNK}),
+        "settings": _json({"headings": [printable(column.heading) for column in columns], "chunk": PHOTOS_IN_CHUNK}),
     }
 
 
@@ -282,22 +264,23 @@ def _counts(columns: list[_Column], count: int) -> str:
 
 
 def _comparison(columns: list[_Column]) -> str:
-    lines: list[tuple[str, Callable[[_Column], str]]] = [
-        ("Converted", lambda column: f"{column.done:,}"),
-        ("Failed", lambda column: f"{column.failed:,}"),
-        ("Not converted yet", lambda column: f"{column.pending:,}"),
-        ("A photo took, on average", lambda column: column.pace),
-        ("Size of an output", lambda column: column.weight),
-    ]
+    lines = {
+        name: [column.facts.get(name, "\u2013") for column in columns]
+        for name in dict.fromkeys(chain.from_iterable(column.facts for column in columns))
+    }
+    lines["Converted"] = [f"{column.done:,}" for column in columns]
+    lines["Failed"] = [f"{column.failed:,}" for column in columns]
+    lines["Not converted yet"] = [f"{column.pending:,}" for column in columns]
+    lines["Size of an output"] = [column.weight for column in columns]
     body = "".join(
-        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{show(column)}</td>" for column in columns)}</tr>'
-        for name, show in lines
+        f'<tr><th scope="row">{_text(name)}</th>{"".join(f"<td>{_text(value)}</td>" for value in values)}</tr>'
+        for name, values in lines.items()
     )
     return _TABLE.format("".join(f'<th scope="col">{_text(column.heading)}</th>' for column in columns), body)
 
 
 def _text(text: str) -> str:
-    return html.escape(_shown(text))
+    return html.escape(printable(text))
 
 
 def _digest(text: str) -> str:

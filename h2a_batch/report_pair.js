@@ -36,8 +36,7 @@ function showPair() {
   else showOver(photo, known);
 }
 
-/** Two pictures over each other. The frame takes the shape of the right one, which the left one fills:
-    an output is the whole photo or its middle, so the two lie exactly on each other. */
+/** Two pictures over each other, in a frame that both fill, see `shape`. */
 function showOver(photo, known) {
   const [left, right] = sides;
   for (const [id, column] of [["under", left], ["over", right]]) {
@@ -49,8 +48,10 @@ function showOver(photo, known) {
     if (known) load(image, known[column]);
     $(`${id}tag`).textContent = titles[column];
   }
-  const whole = known && known[left][0] && known[right][0];
-  frame.classList.toggle("broken", Boolean(known) && !whole);
+  if (known?.[0][0]) whole.src = source(known[0][0]);
+  else whole.removeAttribute("src");
+  const both = known && known[left][0] && known[right][0];
+  frame.classList.toggle("broken", Boolean(known) && !both);
   slider.setAttribute("aria-label", `Line between ${titles[left]} and ${titles[right]}`);
   slide(Number(slider.value));
 }
@@ -80,24 +81,28 @@ function load(image, [small, url]) {
   full.src = url;
 }
 
-for (const id of ["under", "over"]) {
-  $(id).addEventListener("load", ({ target }) => {
-    if (id === "over" || $("over").hidden) frame.style.setProperty("--ratio", target.naturalWidth / target.naturalHeight);
-  });
+const whole = new Image(); // the photo itself, whatever is shown
+const ratio = (image) => image.naturalWidth / image.naturalHeight;
+
+/** An output is the whole photo or its middle. The frame takes the shape of the picture that is less like the photo,
+    the middle if there is one; the other one fills it from its own middle, so the two lie on each other. */
+function shape() {
+  const ready = [$("over"), $("under")].filter((image) => !image.hidden && image.naturalWidth);
+  if (!ready.length) return;
+  const unlike = (image) => (whole.naturalWidth ? Math.abs(Math.log(ratio(image) / ratio(whole))) : 0);
+  const less = ready.reduce((one, other) => (unlike(other) > unlike(one) + 0.02 ? other : one)); // 0.02: rounding
+  frame.style.setProperty("--ratio", ratio(less));
 }
+
+for (const image of [$("under"), $("over"), whole]) image.addEventListener("load", shape);
 
 /** What is known of a picture, in words, and the way to its file. */
 function about(photo, column, known) {
   const [, bytes, ...outcomes] = photos[photo];
-  const outcome = column ? outcomes[column - 1] : [0, bytes];
-  const words = [];
-  if (Array.isArray(outcome)) {
-    if (outcome[1]) words.push(size(outcome[1]));
-    if (outcome[0]) words.push(`took ${outcome[0].toFixed(2)} s`);
-  }
+  const outcome = column ? outcomes[column - 1] : bytes;
   const url = known?.[column][1];
   const title = url ? element("a", { href: url, target: "_blank", rel: "noopener" }, titles[column]) : titles[column];
-  return element("span", {}, title, words.length ? ` ${words.join(", ")}` : "");
+  return element("span", {}, title, typeof outcome === "number" && outcome ? ` ${size(outcome)}` : "");
 }
 
 function size(bytes) {

@@ -48,6 +48,10 @@ class Item:
     output_size: int = 0
 
 
+Items = Sequence[Item]
+"""What became of one photo: an item for each OUT."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """One way in which outputs of an OUT were made: the model's name, and the fields of `Options.settings`."""
@@ -138,6 +142,8 @@ def look(found: Source | Unusable, inputs: Sequence[Path], ledger: Ledger) -> tu
     row = _row(ledger, found)
     pending = Item(found.path, name, None, PENDING, source_size=found.size)
     if row is None or row.size != found.size:
+        return pending, row
+    if row.mtime_ns != found.mtime_ns and row.sha256 and _content(found) != row.sha256:
         return pending, row
     seconds = row.seconds or 0.0
     if row.state == FAILED:

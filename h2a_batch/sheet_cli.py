@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from h2a_batch.console import print_error, shown
 from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, H2AError, UsageError
 from h2a_batch.layout import LABELS, THEMES, Look
 from h2a_batch.options import SHEET_SUFFIXES
-from h2a_batch.page import Row, Sheet, column_names
+from h2a_batch.page import Sheet, column_names
 from h2a_batch.report import REPORT_SUFFIXES, check_report, write_report
-from h2a_batch.results import DONE, FAILED, Facts, open_ledger, read_columns, summarise
-from h2a_batch.sheet import check_writable, files_of, plan_sheet, title_of, write_sheet
+from h2a_batch.results import DONE, FAILED, PENDING, Facts, Items, open_ledger, read_columns, summarise
+from h2a_batch.sheet import check_writable, files_of, plan_sheet, stale_pages, title_of, write_sheet
 from h2a_batch.source import LEDGER_FOLDER, check_inputs
 from h2a_batch.typeset import undrawn
 
@@ -43,12 +44,12 @@ class _Job:
     only: str | None
     limit: int | None
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Items]:
         """The photos that are to be shown."""
         rows = read_columns(self.inputs, self.outs, self.recursive)
         return islice((row for row in rows if self._wants(row)), self.limit)
 
-    def _wants(self, row: Row) -> bool:
+    def _wants(self, row: Items) -> bool:
         states = [item.state for item in row]
         if self.only == FAILED:
             return FAILED in states
@@ -109,7 +110,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
     which.add_argument("--limit", type=int, metavar="N", help="the first N")
     which.add_argument("--no-recursive", dest="recursive", action="store_false", help="leave sub-folders alone")
     rest = parser.add_argument_group("behaviour")
-    rest.add_argument("--overwrite", action="store_true", help="replace a file that is there; never a photo or output")
+    rest.add_argument("--overwrite", action="store_true", help="replace an earlier sheet; no other file ever")
     volume = rest.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
     volume.add_argument("-v", "--verbose", action="store_true", help="show tracebacks of internal errors")
@@ -121,9 +122,12 @@ def _run(given: argparse.Namespace) -> None:
     fields = {name: getattr(given, name) for name in Look.__dataclass_fields__ if getattr(given, name) is not None}
     look, job = Look(**fields), _job(given)
     facts = summarise(job.inputs, job.outs, job.recursive)
-    count = sum(1 for _ in job.rows()) if job.only else min(facts[0].photos, job.limit or facts[0].photos)
-    if not facts[0].photos:
-        raise UsageError(f"{job.inputs[0]}: no photos found", "name the folder that was converted")
+    photos = facts[0].photos
+    if not photos:
+        raise _none_found(job)
+    if job.only or job.limit:
+        facts = _of_shown(facts, job.rows())
+    count = facts[0].photos
     if not count:
         print(f"no photo {'failed' if job.only == FAILED else 'is done'}: nothing was written", file=sys.stderr)
         return
@@ -132,12 +136,36 @@ def _run(given: argparse.Namespace) -> None:
         if job.file.suffix.lower() in REPORT_SUFFIXES:
             made = _report(job, facts, look, fields, bar)
         else:
-            made = _sheet(Sheet(job.file, facts, count, title_of(job.inputs), look), job, given.overwrite, bar)
+            made = _sheet(Sheet(job.file, facts, count, title_of(job.inputs), look, photos), job, given.overwrite, bar)
     if not given.quiet:
         more = f" and {len(made) - 1} more page{'s' * (len(made) > 2)}" if len(made) > 1 else ""
         print(f"{shown(made[0])}{more}: {count:,} photo{'s' * (count != 1)}", file=sys.stderr)
+        for page in stale_pages(job.file, len(made)):
+            print(f"{shown(page)} is left of an earlier sheet; delete it if it is not wanted", file=sys.stderr)
         if undrawn():
             print(undrawn(), file=sys.stderr)
+
+
+def _of_shown(facts: Sequence[Facts], rows: Iterator[Items]) -> list[Facts]:
+    """The same facts, with the counts of some photos alone."""
+    counts = [Counter[str]() for _ in facts]
+    for row in rows:
+        for count, item in zip(counts, row, strict=True):
+            count[item.state] += 1
+    return [
+        replace(fact, done=count[DONE], failed=count[FAILED], pending=count[PENDING])
+        for fact, count in zip(facts, counts, strict=True)
+    ]
+
+
+def _none_found(job: _Job) -> UsageError:
+    """Why there is nothing to show: the photos of this folder were converted and are gone, or it had none."""
+    folders = tuple(os.path.join(os.path.realpath(path), "") for path in job.inputs)
+    with ExitStack() as stack:
+        ledgers = [stack.enter_context(open_ledger(out)) for out in job.outs]
+        if any(row.source.startswith(folders) for ledger in ledgers for row in ledger.rows()):
+            return UsageError(f"{job.inputs[0]}: its photos are gone", "name the folder where they are now")
+    return UsageError(f"{job.inputs[0]}: no photos found", "name the folder that was converted")
 
 
 def _job(given: argparse.Namespace) -> _Job:
@@ -180,14 +208,16 @@ def _report(job: _Job, facts: Sequence[Facts], look: Look, given: dict[str, obje
         raise UsageError(f"--{unfit[0].replace('_', '-')}: this is for pages", f"leave it out for {job.file.name}")
     check_report(job.file)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Items]:
         for row in job.rows():
             yield row
             bar.update()
 
-    one = facts[0].words if len(facts) == 1 else {}
-    names = column_names(facts) if len(facts) > 1 else ["After"]
-    write_report(rows(), job.file, headings=names, title=look.title or title_of(job.inputs), facts=one)
+    title, words = look.title or title_of(job.inputs), [fact.words for fact in facts]
+    if len(facts) == 1:
+        write_report(rows(), job.file, title=title, facts=words[0])
+    else:
+        write_report(rows(), job.file, headings=column_names(facts), title=title, details=words)
     return [job.file]
 
 
