@@ -16,7 +16,7 @@ _RADII = (0.48, 0.5)
 _CORE = 0.75
 # Colours are matched to the photo's outside of the core, less and less down to this share of the ellipse; what is finer
 # than _COARSE of the side is left as painted.
-_OWN_COLOURS = 0.6
+_OWN_COLOURS = 0.5
 _COARSE = 0.05
 _BAND = 256  # rows of a photo that are worked on together, which bounds the memory
 

@@ -17,6 +17,7 @@ from h2a_batch.files import sha256_of
 from h2a_batch.image import is_complete
 from h2a_batch.ledger import NOBODY, Ledger, Made, Output, Row, Task
 from h2a_batch.names import is_image_name, numbered, variants
+from h2a_batch.sheet import is_sheet
 from h2a_batch.source import Source
 
 _NUMBER = re.compile(r"~\d+$")
@@ -82,19 +83,14 @@ def claim_faces(ledger: Ledger, task: Task, count: int, overwrite: bool, origina
     return names
 
 
-def claim_sheet(ledger: Ledger, sheet: Path, overwrite: bool, originals: Sequence[str]) -> None:
+def claim_sheet(ledger: Ledger, sheet: Path, overwrite: bool) -> None:
     """Reserve a file for a page of the contact sheet.
 
     Raises:
-        UsageError: the file is there and is no sheet of ours, or it is the output of a photo.
+        UsageError: it is not this ledger's sheet, and `_check_place` refuses it.
     """
-    name = os.path.relpath(os.path.realpath(sheet), ledger.real_out)
-    made = ledger.made(name)
-    ours = sheet in ledger.sheets()
-    if made is not None and made.source:
-        raise UsageError(f"{sheet}: a photo's output has this name", "choose another name for the contact sheet")
-    if not ours and os.path.lexists(sheet) and (not overwrite or _is_below(sheet, originals)):
-        raise UsageError(f"{sheet}: the file exists", "choose another name for the contact sheet")
+    _check_place(sheet, [ledger], overwrite or sheet in ledger.sheets())
+    name = os.path.relpath(os.path.join(os.path.realpath(sheet.parent), sheet.name), ledger.real_out)
     ledger.execute("INSERT OR IGNORE INTO sheets VALUES (CAST(? AS TEXT))", str(sheet))
     if not name.startswith(os.pardir):
         ledger.execute("INSERT OR IGNORE INTO outputs (name, source) VALUES (CAST(? AS TEXT), '')", name)
@@ -107,24 +103,38 @@ def check_page(page: Path, ledgers: Sequence[Ledger], inputs: Sequence[Path], ov
         inputs: as `source.check_inputs` gives them.
 
     Raises:
-        UsageError: the file is there, or is an output; or it would lie among the originals and pass for one.
+        UsageError: `_check_place` refuses it; or it would lie among the originals and pass for one.
     """
-    real = os.path.join(os.path.realpath(page.parent), page.name)
-    for ledger in ledgers:
-        made = ledger.made(os.path.relpath(real, ledger.real_out))
-        if made is not None and made.source:
-            raise UsageError(f"{page}: a photo's output has this name", "choose another name for the sheet")
-    if page.is_dir():
-        raise UsageError(f"{page}: a folder has this name", "choose another name for the sheet")
     if not any(page in ledger.sheets() for ledger in ledgers):
         folders = [os.path.realpath(path) for path in inputs if path.is_dir()]
         outs = [ledger.real_out for ledger in ledgers if _is_below(ledger.out, folders)]
         if is_image_name(page.name) and _is_below(page, folders) and not _is_below(page, outs):
             raise UsageError(f"{page}: among the photos it would be taken for one", "choose a folder outside of IN")
-        beside = {os.path.realpath(path.parent) for path in inputs if not path.is_dir()}
-        if os.path.lexists(page) and os.path.dirname(real) in beside:
-            raise UsageError(f"{page}: the file exists, and may be an original", "choose another name for the sheet")
-    if os.path.lexists(page) and not overwrite:
+    _check_place(page, ledgers, overwrite)
+
+
+def _check_place(page: Path, ledgers: Sequence[Ledger], replace: bool) -> None:
+    """Make sure that a page of a sheet replaces nothing but another sheet.
+
+    Args:
+        replace: whether it may do that.
+
+    Raises:
+        UsageError: it is the name of an output or a folder; a file of other origin has it; or it is not to be replaced.
+    """
+    advice = "choose another name for the sheet"
+    real = os.path.join(os.path.realpath(page.parent), page.name)
+    for ledger in ledgers:
+        made = ledger.made(os.path.relpath(real, ledger.real_out))
+        if made is not None and made.source:
+            raise UsageError(f"{page}: a photo's output has this name", advice)
+    if page.is_dir():
+        raise UsageError(f"{page}: a folder has this name", advice)
+    if not os.path.lexists(page):
+        return
+    if not is_sheet(page):
+        raise UsageError(f"{page}: the file exists and is no sheet of h2a-batch", advice)
+    if not replace:
         raise UsageError(f"{page}: the file exists", "choose another name, or --overwrite")
 
 

@@ -18,16 +18,18 @@ from h2a_batch import __version__
 from h2a_batch.card import FRAMINGS, known_models
 from h2a_batch.console import Console, print_error, quiet_libraries
 from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, H2AError
+from h2a_batch.faces import LARGE_SMALLEST, USUAL_SMALLEST
 from h2a_batch.folder import convert_folder
-from h2a_batch.options import FORMATS, Options, Workers
-from h2a_batch.search import FACES, MOST, NO_FACE, SMALLEST
+from h2a_batch.options import FORMATS, SHEET_SUFFIXES, Options, Workers
+from h2a_batch.report import REPORT_SUFFIXES
+from h2a_batch.search import FACES, MOST, NO_FACE
 from h2a_batch.settle import SETTLE_SECONDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``h2a-batch`` and return its exit code: 0, 1 (files failed), 2 (nothing could run), 130 (interrupted)."""
     given_words = sys.argv[1:] if arguments is None else list(arguments)
-    if given_words[:1] == ["compare"] and not os.path.lexists("compare"):
+    if given_words[:1] == ["compare"] and (not os.path.lexists("compare") or _names_sheet(given_words)):
         from h2a_batch.sheet_cli import main as compare
 
         return compare(given_words[1:], "h2a-batch compare")
@@ -58,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"unexpected {type(error).__name__}: {error}; please report this, with -v's output",
             )
             return EXIT_UNUSABLE
+
+
+def _names_sheet(words: Sequence[str]) -> bool:
+    """Whether the last word is a file to make, as ``compare`` wants it, and not the value of an option."""
+    made = os.path.splitext(words[-1])[1].lower() in (*SHEET_SUFFIXES, *REPORT_SUFFIXES)
+    return made and not words[-1].startswith("-") and words[-2] not in ("--contact-sheet", "--report")
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -114,7 +122,8 @@ def build_parser() -> argparse.ArgumentParser:
         usage="%(prog)s [options] IN [IN ...] OUT",
         description="Turn folders of human face photos into anime faces with MindSpore Lite.",
         epilog="Exit codes: 0 all fine, 1 some files failed, 2 nothing could run, 130 interrupted. "
-        "Run the same command again to convert only what is new, changed or failed.",
+        "Run the same command again to convert only what is new, changed or failed. "
+        "'h2a-batch compare IN OUT [OUT ...] FILE' shows results side by side, as h2a-sheet does.",
     )
     parser.add_argument(
         "paths",
@@ -170,9 +179,9 @@ def _add_faces(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--min-face",
         type=int,
-        default=SMALLEST,
         metavar="PIXELS",
-        help=f"leave out faces that are narrower; larger is quicker (default: {SMALLEST})",
+        help="leave out faces that are narrower; larger is quicker "
+        f"(default: {USUAL_SMALLEST:.0f}, in large photos up to {LARGE_SMALLEST:.0f})",
     )
     group.add_argument(
         "--max-faces", type=int, default=MOST, metavar="N", help=f"of one photo, the largest (default: {MOST})"

@@ -13,13 +13,12 @@ from typing import IO
 from tqdm import tqdm
 
 from h2a_batch.events import Event, FileResult, Summary
-from h2a_batch.typeset import undrawn
+from h2a_batch.typeset import printable, undrawn
 
 
 def shown(path: object) -> str:
-    """A path or message on one line: control characters and bytes that are no UTF-8 as escapes."""
-    text = str(path).encode("utf-8", "backslashreplace").decode()
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    """A path or message on one line, as `printable`."""
+    return printable(str(path))
 
 
 @contextlib.contextmanager
@@ -139,6 +138,8 @@ class Console:
 
     def summary(self, summary: Summary, dry_run: bool) -> None:
         """The last lines."""
+        for line in summary.unwritten:
+            self.say(shown(line))
         if self.quiet:
             return
         faces = f" ({summary.faces} face{'s' * (summary.faces != 1)})" if summary.faces else ""
@@ -164,13 +165,13 @@ class Console:
         if summary.kept:
             lines.append(f"{summary.kept} of the photos stayed in IN: they could not be moved or deleted")
         if summary.report:
-            lines.append(f"report: {shown(summary.report)}")
+            lines.append(f"table: {shown(summary.report)}")
         if summary.sheets:
-            more = f" and {len(summary.sheets) - 1} more pages" if len(summary.sheets) > 1 else ""
+            more = f" and {count} more page{'s' * (count > 1)}" if (count := len(summary.sheets) - 1) else ""
             lines.append(f"contact sheet: {shown(summary.sheets[0])}{more}")
             lines += filter(None, [undrawn()])
         if summary.page:
-            lines.append(f"page: {shown(summary.page)}")
+            lines.append(f"report: {shown(summary.page)}")
         if summary.interrupted:
             lines.append("interrupted; run the same command again to go on from here")
         for text in lines:

@@ -44,7 +44,8 @@ class Summary:
 
     ``faces`` were converted, ``faceless`` photos skipped since no face was found; ``ignored`` are files that are no
     photos, ``exist`` photos skipped for a foreign file in OUT, ``kept`` photos that were to be moved or deleted and
-    could not be; ``report`` is the list of all files, ``page`` the one to look at.
+    could not be; ``report`` is the list of all files, ``page`` the one to look at, ``unwritten`` says why a sheet or
+    page that was asked for is not there.
     """
 
     converted: int = 0
@@ -60,13 +61,14 @@ class Summary:
     report: Path | None = None
     sheets: tuple[Path, ...] = ()
     page: Path | None = None
+    unwritten: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        """0 all fine, 1 some files failed or could not be moved, 130 interrupted."""
+        """0 all fine, 1 some files failed, could not be moved or not be written, 130 interrupted."""
         if self.interrupted:
             return EXIT_INTERRUPTED
-        return EXIT_SOME_FAILED if self.failed or self.kept else EXIT_OK
+        return EXIT_SOME_FAILED if self.failed or self.kept or self.unwritten else EXIT_OK
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ from h2a_batch.errors import ModelError
 from h2a_batch.framing import Face, Pixels, cut, frame_of
 from h2a_batch.generator import load_runtime, one_line
 
+__all__ = ["NARROWEST", "Detector", "Face", "usual_smallest"]
+
 MODEL = "centerface"
-# Chosen by scripts/bench_faces. A first look at a small copy finds what may be a face; what is uncertain is looked at again,
-# upright and larger, where faces have scores of 0.75 and more and other things of 0.65 and less.
+# Chosen by scripts/bench_faces. A first look at a small copy finds what may be a face; what is uncertain is looked at
+# again, upright and larger, where faces have scores of 0.75 and more and other things of 0.65 and less.
 NARROWEST = 16.0  # pixels across the narrowest face in the first copy
-USUAL_SMALLEST, USUAL_SHARE = 28.0, 1 / 64  # pixels across a face; of the longer side of a large photo
+USUAL_SMALLEST, USUAL_SHARE, LARGE_SMALLEST = 28.0, 1 / 64, 40.0  # pixels across a face; of the longer side; pixels
 POSSIBLE, CERTAIN, CONFIRMED = 0.25, 0.6, 0.7  # scores: of the first look, and of the second
 LEVEL = 12.0  # degrees; landmarks of a face that is tilted by more are taken from the second look
 _AGAIN, _AROUND = 128, 1.2  # pixels of the second look's picture, and how much more than the face's square it shows
@@ -41,9 +43,9 @@ Floats = NDArray[np.float32]
 def usual_smallest(size: tuple[int, int]) -> float:
     """Pixels across the narrowest face that matters in a photo of this width and height, if nothing else is said.
 
-    In large photos it is a share of them, so that looking at one takes no longer than at a picture of 1024x1024.
+    It grows with the photo, so that looking at a larger one takes no longer, but no further than to `LARGE_SMALLEST`.
     """
-    return max(USUAL_SMALLEST, USUAL_SHARE * max(size))
+    return min(LARGE_SMALLEST, max(USUAL_SMALLEST, USUAL_SHARE * max(size)))
 
 
 class Detector:

@@ -20,7 +20,7 @@ from PIL import Image
 from h2a_batch.blend import paste
 from h2a_batch.errors import PhotoError
 from h2a_batch.framing import Frame, cut
-from h2a_batch.reader import AGAIN, HAVE_HEIF, READERS, Reader, exif_of, explained, open_image, to_srgb
+from h2a_batch.reader import AGAIN, HAVE_HEIF, READERS, Reader, Scaled, exif_of, explained, open_image, to_srgb
 from h2a_batch.search import Search
 from h2a_batch.source import HEIF, sniff
 
@@ -198,15 +198,17 @@ def encode(image: Image.Image, format: str, quality: int, exif: bytes | None = N
     return data.getvalue()
 
 
-def thumbnail(path: Path, side: int) -> Image.Image:
-    """A photo upright and in sRGB, its longest side `side` pixels, transparent parts white.
+def cut_out(photo: Scaled, profile: bytes | None, square: Frame, size: Size) -> Image.Image:
+    """A square of a photo in sRGB; where it can be, it is cut before its colours are converted."""
+    image = photo.image
+    if image.mode != "RGB":
+        image, profile = to_srgb(image, profile), None
+    return to_srgb(Image.fromarray(cut(image, square, size)), profile)
 
-    Raises:
-        PhotoError: as `decode`.
-    """
-    photo = decode(path, (side, side), "pad", "model")
-    left, top, right, bottom = photo.placement.content
-    return Image.fromarray(photo.pixels[top:bottom, left:right])
+
+def cut_alpha(photo: Scaled, square: Frame, size: Size) -> Image.Image | None:
+    """The alpha of a square of a photo that has one."""
+    return photo.alpha and Image.fromarray(cut(photo.alpha.convert("RGB"), square, size)[..., 0])
 
 
 def extent_of(path: Path) -> Size | None:
@@ -268,14 +270,24 @@ def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
     placement = place(reader.upright, wish.frame, wish.fit, wish.size)
     used, wanted = _extent(placement.crop), _extent(placement.content)
     scale = max(wanted[0] / used[0], wanted[1] / used[1])  # what is finer the model cannot see
-    search = wish.search
-    if search:
-        photo = reader.load(1.0 if search.paste else max(scale, search.scale))
-        picture = np.asarray(photo.image.convert("RGB"))
-        if faces := search.frames(picture, photo.x):
-            parts = tuple(_face(reader, face, wish) for face in faces)
-            return Photo(parts, exif, sha256, faces, _canvas(reader, wish.size) if search.paste else None)
+    if wish.search and (faces := _find(reader, wish.search, scale)):
+        canvas = _canvas(reader, wish.size) if wish.search.paste else None
+        return Photo(tuple(_face(reader, face, wish) for face in faces), exif, sha256, faces, canvas)
     return Photo((_whole(reader, wish.frame, placement, scale),), exif, sha256)
+
+
+def _find(reader: Reader, search: Search, scale: float) -> tuple[Frame, ...]:
+    """The faces that are to be converted one by one; none where the photo is to be as a whole, by `scale` smaller."""
+    size = reader.upright
+    if search.paste:
+        return search.frames(_rgb(reader.load(1.0)), size)
+    if search.sees_portrait(_rgb(reader.load(max(scale, search.first_scale(size)))), size):
+        return ()
+    return search.frames(_rgb(reader.load(max(scale, search.scale(size)))), size)
+
+
+def _rgb(photo: Scaled) -> NDArray[np.uint8]:
+    return np.asarray(photo.image.convert("RGB"))
 
 
 def _whole(reader: Reader, frame: Size, placement: Placement, scale: float) -> Part:
@@ -297,13 +309,10 @@ def _face(reader: Reader, face: Frame, wish: _Wish) -> Part:
     """A face as a part."""
     photo = reader.load(max(wish.frame) / face.side)
     scaled = replace(face, x=face.x * photo.x, y=face.y * photo.y, side=face.side * photo.x)
-    image, profile = photo.image, reader.profile
-    if image.mode != "RGB":
-        image, profile = to_srgb(image, profile), None
-    pixels = np.asarray(to_srgb(Image.fromarray(cut(image, scaled, wish.frame)), profile))
+    pixels = np.asarray(cut_out(photo, reader.profile, scaled, wish.frame))
     longest = {"model": max(wish.frame), "source": face.side}.get(wish.size) or int(wish.size)
     width, height = (max(1, round(side * longest / max(wish.frame))) for side in wish.frame)
-    alpha = photo.alpha and Image.fromarray(cut(photo.alpha.convert("RGB"), scaled, (width, height))[..., 0])
+    alpha = cut_alpha(photo, scaled, (width, height))
     return Part(pixels, Placement(_bounds(face), (0, 0, *wish.frame), (width, height)), alpha)
 
 

@@ -76,7 +76,7 @@ class Paper:
 
 
 SCREEN = Paper(2560, 1920, fixed=False, usual=190, largest=480, type=16)
-A4 = Paper(2480, 1754, fixed=True, usual=200, largest=720, type=20)  # landscape, 212 pixels an inch
+A4 = Paper(2480, 1754, fixed=True, usual=200, largest=1100, type=20)  # landscape, 212 pixels an inch
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,8 @@ class Planner:
         """
         look, count = self.look, max(1, self.count)
         wanted = min(count, look.pairs_per_page or count)
+        if look.columns and look.columns > wanted:
+            return replace(self, look=replace(look, columns=wanted)).plan()
         if look.cell:
             grid = self._of_cell(look.cell, wanted)
         else:

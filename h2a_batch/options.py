@@ -14,7 +14,7 @@ from typing import Any
 from h2a_batch.card import FRAMINGS, FaceRule
 from h2a_batch.errors import UsageError
 from h2a_batch.machine import available_cores, available_memory
-from h2a_batch.search import FACES, MOST, NO_FACE, SMALLEST, Find, Search
+from h2a_batch.search import FACES, MOST, NO_FACE, Find, Search
 
 FORMATS = ("png", "jpg", "webp")
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".pdf")
@@ -92,7 +92,7 @@ class Options:
     on_success: str = "keep"
     on_failure: str = "keep"
     faces: str = "crop"
-    min_face: int = SMALLEST
+    min_face: int | None = None
     max_faces: int = MOST
     no_face: str = "convert"
 
@@ -122,7 +122,10 @@ class Options:
         )
         _require(self.faces in FACES, f"--faces {self.faces}: choose one of {', '.join(FACES)}")
         _require(self.no_face in NO_FACE, f"--no-face {self.no_face}: choose one of {', '.join(NO_FACE)}")
-        _require(20 <= self.min_face <= 16384, f"--min-face {self.min_face}: choose 20 to 16384 pixels")
+        _require(
+            self.min_face is None or 16 <= self.min_face <= 16384,
+            f"--min-face {self.min_face}: choose 16 to 16384 pixels",
+        )
         _require(1 <= self.max_faces <= 1000, f"--max-faces {self.max_faces}: choose 1 to 1000")
         _require(self.limit is None or self.limit >= 1, f"--limit {self.limit}: choose 1 or more")
         _require(
@@ -135,9 +138,13 @@ class Options:
         )
         for name in ("contact_sheet", "report"):
             _require(
-                getattr(self, name) is None or (not self.watch and self.on_success == "keep"),
+                getattr(self, name) is None or self.on_success != "delete",
+                f"--{name.replace('_', '-')} needs the photos, and --on-success delete deletes them: choose one",
+            )
+            _require(
+                getattr(self, name) is None or (not self.watch and self.on_success == self.on_failure == "keep"),
                 f"--{name.replace('_', '-')} needs the photos where they are: "
-                "not with --watch or --on-success, but h2a-sheet later",
+                "not with --watch, --on-success or --on-failure, but h2a-sheet later",
             )
         self._check_watch()
 

@@ -18,8 +18,8 @@ from h2a_batch.layout import MARGIN, Grid, Look, Size, title_size
 from h2a_batch.ledger import NOBODY
 from h2a_batch.machine import available_cores
 from h2a_batch.pdf import Words
-from h2a_batch.pictures import Picture, Row, by_photo, draw
-from h2a_batch.results import DONE, FAILED, Facts, Item
+from h2a_batch.pictures import Picture, by_photo, draw
+from h2a_batch.results import DONE, FAILED, Facts, Item, Items
 from h2a_batch.typeset import Colour, Line, line, paragraph
 
 DEFAULT_LOOK = Look()
@@ -39,7 +39,7 @@ class Theme:
 
 
 THEMES = {
-    "light": Theme((251, 251, 249), (240, 240, 236), (28, 28, 30), (125, 125, 122), (188, 56, 44), (251, 236, 232)),
+    "light": Theme((251, 251, 249), (240, 240, 236), (28, 28, 30), (108, 108, 105), (188, 56, 44), (251, 236, 232)),
     "dark": Theme((20, 20, 22), (36, 36, 39), (238, 238, 235), (148, 148, 150), (255, 128, 112), (50, 31, 31)),
 }
 
@@ -53,7 +53,7 @@ class Sheet:
         facts: of each OUT, one for each column beside the photo's.
         count: rows that are shown, each of a photo or a face.
         title: where the look has none of its own.
-        photos: that are shown; None where each has one row, and where all are shown.
+        photos: how many there are, where ``facts`` count those alone that are shown.
     """
 
     path: Path
@@ -78,7 +78,7 @@ class Page:
     rows: int
 
 
-def draw_pages(sheet: Sheet, grid: Grid, rows: Iterator[Row]) -> Iterator[Page]:
+def draw_pages(sheet: Sheet, grid: Grid, rows: Iterator[Items]) -> Iterator[Page]:
     """Draw the pages; the pictures of one are in memory at a time."""
     theme, many = THEMES[sheet.look.theme], ceil(sheet.count / grid.on_page)
     number = 0
@@ -134,20 +134,20 @@ def _draw_header(canvas: _Canvas, sheet: Sheet, grid: Grid, theme: Theme, number
 
 def _counts(sheet: Sheet) -> Iterator[tuple[str, bool]]:
     """What stands below the title, and whether it is bad news."""
-    photos = sheet.facts[0].photos
-    shown = sheet.count if sheet.photos is None else sheet.photos
+    shown = sheet.facts[0].photos
+    photos = sheet.photos or shown
     part = f"{shown:,} of " if shown < photos else ""
     yield f"{part}{photos:,} photo{'s' * (photos != 1)}", False
-    if len(sheet.facts) == 1:
-        (facts,) = sheet.facts
-        if facts.faces:
+    names = [f"{name}: " for name in column_names(sheet.facts)] if len(sheet.facts) > 1 else [""]
+    for name, facts in zip(names, sheet.facts, strict=True):
+        if facts.faces and not name:
             yield f"{facts.faces:,} face{'s' * (facts.faces != 1)}", False
         if facts.failed:
-            yield f"{facts.failed:,} failed", True
+            yield f"{name}{facts.failed:,} failed", True
         if facts.nobody:
-            yield f"{facts.nobody:,} without a face", False
+            yield f"{name}{facts.nobody:,} without a face", False
         if facts.pending:
-            yield f"{facts.pending:,} not converted yet", False
+            yield f"{name}{facts.pending:,} not converted yet", False
 
 
 def _how(facts: Sequence[Facts]) -> str:
@@ -193,7 +193,7 @@ def _fitted(picture: Picture, cell: Size, ground: Colour) -> Image.Image:
 
 
 def _draw_group(
-    canvas: _Canvas, row: Row, pictures: Sequence[Image.Image | None], grid: Grid, corner: Size, theme: Theme
+    canvas: _Canvas, row: Items, pictures: Sequence[Image.Image | None], grid: Grid, corner: Size, theme: Theme
 ) -> None:
     """The pictures of one photo as one strip with round corners."""
     strip = _Canvas(Image.new("RGB", grid.group, theme.paper))

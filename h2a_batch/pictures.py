@@ -11,13 +11,11 @@ from pathlib import Path
 from PIL import Image
 
 from h2a_batch.errors import PhotoError
-from h2a_batch.framing import Frame, cut
-from h2a_batch.image import decode, extent_of
-from h2a_batch.reader import Reader, explained, to_srgb
-from h2a_batch.results import Item
+from h2a_batch.framing import Frame
+from h2a_batch.image import cut_alpha, cut_out, decode, extent_of
+from h2a_batch.reader import Reader, explained
+from h2a_batch.results import Items
 
-Row = Sequence[Item]
-"""What became of one photo, or of one face: an item for each OUT."""
 Size = tuple[int, int]
 Piece = tuple[Path | None, Frame | None]
 """A file, and the square of the photo that is to be seen of it; None where it is shown as it is."""
@@ -42,18 +40,18 @@ class Pictures:
     extent: Size | None
 
 
-def by_photo(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def by_photo(rows: Iterable[Items]) -> Iterator[list[Items]]:
     """The rows of each photo together, in their order."""
     return (list(group) for _, group in groupby(rows, key=lambda row: (row[0].source, row[0].name)))
 
 
-def pieces(row: Row) -> list[Piece]:
+def pieces(row: Items) -> list[Piece]:
     """What a row shows: the photo, and each item's output; of both the face that it is about, if it is about one."""
     face = next((item.frame for item in row if item.frame), None)
     return [(row[0].source, face), *((item.output, None if item.frame else face) for item in row)]
 
 
-def draw(rows: Sequence[Row], room: Size) -> Pictures:
+def draw(rows: Sequence[Items], room: Size) -> Pictures:
     """The pictures of the rows of one photo, each as large as there is room for."""
     wanted = [pieces(row) for row in rows]
     drawn: dict[Piece, Picture] = {}
@@ -73,7 +71,7 @@ def draw(rows: Sequence[Row], room: Size) -> Pictures:
     return Pictures([[drawn.get(piece) for piece in row] for row in wanted], extent)
 
 
-def _size_of_cut(row: Row, room: Size) -> Size:
+def _size_of_cut(row: Items, room: Size) -> Size:
     """As large as there is room for, in the shape of the face's own output."""
     width, height = next(filter(None, (extent_of(item.output) for item in row if item.frame and item.output)), (1, 1))
     scale = min(room[0] / width, room[1] / height)
@@ -101,21 +99,13 @@ def _cut_out(path: Path, sizes: Mapping[Frame, Size], extent: Size | None) -> tu
             width, height = extent or reader.upright
             scale = max(reader.upright[0] / width, reader.upright[1] / height)
             photo = reader.load(max(min(size) / (frame.side * scale) for frame, size in sizes.items()))
-            image, profile = photo.image, reader.profile
-            if image.mode != "RGB":
-                image, profile = to_srgb(image, profile), None
-            (across, down), scale, cuts = image.size, scale * photo.x, {}
+            (across, down), scale, cuts = photo.image.size, scale * photo.x, {}
             for frame, size in sizes.items():
                 x, y = (frame.x - width / 2) * scale + across / 2, (frame.y - height / 2) * scale + down / 2
                 square = replace(frame, x=x, y=y, side=frame.side * scale)
-                pixels = to_srgb(Image.fromarray(cut(image, square, size)), profile)
-                cuts[frame] = Picture(pixels, photo.alpha and _cut_alpha(photo.alpha, square, size))
+                cuts[frame] = Picture(cut_out(photo, reader.profile, square, size), cut_alpha(photo, square, size))
             return cuts, (width, height)
     except PhotoError:
         raise
     except Exception as error:
         raise explained(error) from error
-
-
-def _cut_alpha(alpha: Image.Image, square: Frame, size: Size) -> Image.Image:
-    return Image.fromarray(cut(alpha.convert("RGB"), square, size)[..., 0])

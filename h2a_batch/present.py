@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from h2a_batch.claims import claim_sheet
+from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.events import Summary
 from h2a_batch.ledger import Ledger, Row
-from h2a_batch.options import Options
+from h2a_batch.options import SHEET_SUFFIXES, Options
 from h2a_batch.page import Sheet
 from h2a_batch.report import REPORT_SUFFIXES, check_report, write_report
-from h2a_batch.results import Item, facts_of
-from h2a_batch.sheet import check_writable, files_of, plan_sheet, title_of, write_sheet
+from h2a_batch.results import Facts, Item, Items, facts_of
+from h2a_batch.sheet import check_writable, files_of, plan_sheet, stale_pages, title_of, write_sheet
 
 REPORT_NAME = "report.html"
+
+
+class _StoppedError(Exception):
+    """The run is to end; what is being written is left as it was."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +31,17 @@ class Presenter:
     """Writes what the options ask for.
 
     Args:
-        inputs, originals: as `folder` has them.
+        inputs: as `folder` has them.
         looks: goes through the photos of the run anew each time, and tells what became of them.
-        stop: when set, no further page is begun.
+        stop: when set, what is not complete is not written.
     """
 
     ledger: Ledger
     options: Options
     inputs: Sequence[Path]
-    originals: Sequence[str]
     looks: Callable[[], Iterator[tuple[list[Item], Row | None]]]
     stop: threading.Event
+    made: list[Path] = field(default_factory=list)  # folders that were not there before
 
     @property
     def sheet(self) -> Path | None:
@@ -55,35 +61,58 @@ class Presenter:
         Raises:
             UsageError: there is none.
         """
+        given = self.options.report
+        if given and given.suffix.lower() in SHEET_SUFFIXES:
+            raise UsageError(
+                f"--report {given}: a report is an .html file, or lies in a folder", "--contact-sheet writes pages"
+            )
+        self.made.extend(file.parent for file in (self.sheet, self.report) if file and not file.parent.exists())
         if self.sheet:
             check_writable(self.sheet)
-            claim_sheet(self.ledger, self.sheet, self.options.overwrite, self.originals)
+            claim_sheet(self.ledger, self.sheet, self.options.overwrite)
         if self.report:
             check_report(self.report)
 
     def write(self, summary: Summary) -> None:
-        """Write it, and note in the summary what was written.
+        """Write it, and note in the summary what was written, and why something was not."""
+        try:
+            facts = facts_of(self.ledger, self._looks())
+            if not facts.photos:
+                for folder in self.made:
+                    with contextlib.suppress(OSError):  # there is something in it
+                        folder.rmdir()
+                return
+            for file, write in ((self.sheet, self._write_sheet), (self.report, self._write_report)):
+                try:
+                    if file:
+                        write(file, facts, summary)
+                except (UsageError, StorageError) as error:
+                    summary.unwritten += (str(error),)
+        except _StoppedError:
+            summary.interrupted = True
 
-        Raises:
-            UsageError: a further page has no place.
-            StorageError: it cannot be written.
-        """
-        facts = facts_of(self.ledger, self.looks())
-        if not facts.photos:
-            return
-        title = title_of(self.inputs)
-        if self.sheet:
-            sheet = Sheet(self.sheet, [facts], facts.rows, title)
-            grid = plan_sheet(sheet, self._rows())
-            for file in files_of(sheet, grid):
-                claim_sheet(self.ledger, file, self.options.overwrite, self.originals)
-            for page, _ in write_sheet(sheet, grid, self._rows()):
-                summary.sheets += (page,) if page else ()
-                if self.stop.is_set():
-                    return
-        if self.report:
-            write_report(self._rows(), self.report, title=title, facts=facts.words)
-            summary.page = self.report
+    def _write_sheet(self, file: Path, facts: Facts, summary: Summary) -> None:
+        sheet = Sheet(file, [facts], facts.rows, title_of(self.inputs))
+        grid = plan_sheet(sheet, self._rows())
+        pages = files_of(sheet, grid)
+        for page in pages:
+            claim_sheet(self.ledger, page, self.options.overwrite)
+        for written, _ in write_sheet(sheet, grid, self._rows()):
+            summary.sheets += (written,) if written else ()
+        for page in stale_pages(file, len(pages)):
+            if page in self.ledger.sheets():  # an earlier run's, and there is less to show now
+                with contextlib.suppress(OSError):
+                    page.unlink()
 
-    def _rows(self) -> Iterator[tuple[Item]]:
-        return ((item,) for items, _ in self.looks() for item in items)
+    def _write_report(self, file: Path, facts: Facts, summary: Summary) -> None:
+        write_report(self._rows(), file, title=title_of(self.inputs), facts=facts.words)
+        summary.page = file
+
+    def _looks(self) -> Iterator[tuple[list[Item], Row | None]]:
+        for seen in self.looks():
+            if self.stop.is_set():
+                raise _StoppedError
+            yield seen
+
+    def _rows(self) -> Iterator[Items]:
+        return ((item,) for items, _ in self._looks() for item in items)

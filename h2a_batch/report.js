@@ -4,7 +4,7 @@
 
 const $ = (id) => document.getElementById(id);
 const { headings, chunk: CHUNK } = JSON.parse($("settings").textContent);
-// a photo, or a face of it: [name, number of the face or 0, bytes of the photo, for each heading: [seconds, bytes, faces],
+// a photo, or a face of it: [name, number of the face or 0, bytes of the photo, for each heading: [bytes, faces],
 // "why it failed", false where no face was found, or null where there is nothing yet]
 const photos = JSON.parse($("index").textContent);
 const titles = ["Before", ...headings]; // of a photo's pictures, its own first
@@ -33,7 +33,7 @@ function pictures(photo) {
     try {
       chunk = JSON.parse(block.textContent);
     } catch {
-      chunk = []; // the page was cut off; `warn` says so
+      chunk = []; // the page was cut off; a notice at its top says so
     }
     if (parsed.size >= CHUNKS_KEPT) parsed.delete(parsed.keys().next().value);
     parsed.set(name, chunk);
@@ -76,20 +76,22 @@ const PRINTED = 1000; // pairs that are laid out on paper at most
 
 let shown = photos.map((_, photo) => photo); // the photos that search and filter leave
 let active = 0; // place in `shown` of the cell that Tab and the arrows start from
-let grid = { columns: 1, width: 0, height: 1 };
+let grid = { columns: 1, across: 1, width: 0, height: 1 };
 let printing = false;
+let unfolded = false; // whether the failures were, before they were printed
 const live = new Map(); // place in `shown` to its cell in the document
 
 function measure() {
   const room = cells.clientWidth;
-  const across = Math.min(titles.length, Math.max(2, Math.floor(room / LEAST))); // pictures on a line of a cell
-  const lines = Math.ceil(titles.length / across);
+  const most = Math.min(titles.length, Math.max(2, Math.floor(room / LEAST))); // pictures on a line of a cell
+  const lines = Math.ceil(titles.length / most);
+  const across = Math.ceil(titles.length / lines); // rather two and two than three and one
   const columns = Math.max(1, Math.floor((room + GAP) / (across * LEAST + GAP)));
-  const width = Math.floor(Math.min((room - (columns - 1) * GAP) / columns, across * MOST));
-  const side = Math.floor(width / across);
+  const side = Math.floor(Math.min((room - (columns - 1) * GAP) / columns / across, MOST));
+  const width = across * side;
   const caption = titles.length > 2 ? LINE : 0;
   const height = lines * (side + caption) + LABEL + GAP;
-  grid = { columns, width, height };
+  grid = { columns, across, width, height };
   cells.style.setProperty("--side", `${side}px`);
   cells.style.setProperty("--across", across);
   cells.style.height = `${Math.ceil(shown.length / columns) * height}px`;
@@ -266,6 +268,7 @@ addEventListener("resize", render);
 
 addEventListener("beforeprint", () => {
   printing = true;
+  unfolded = $("failures").open;
   $("failures").open = true;
   clear();
   for (let place = 0; place < Math.min(shown.length, PRINTED); place++) {
@@ -277,6 +280,7 @@ addEventListener("beforeprint", () => {
 });
 addEventListener("afterprint", () => {
   printing = false;
+  $("failures").open = unfolded;
   select();
 });
 

@@ -17,13 +17,13 @@ import os
 import shutil
 import tempfile
 import time
-import unicodedata
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -33,8 +33,9 @@ from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.files import replacing
 from h2a_batch.ledger import NOBODY
 from h2a_batch.machine import available_cores
-from h2a_batch.pictures import Picture, Piece, Row, Size, by_photo, draw, pieces
-from h2a_batch.results import DONE, FAILED, PENDING, Item, state_of
+from h2a_batch.pictures import Picture, Piece, Size, by_photo, draw, pieces
+from h2a_batch.results import DONE, FAILED, PENDING, Item, Items, Tally
+from h2a_batch.typeset import printable
 
 REPORT_SUFFIXES = (".html", ".htm")
 PAIRS_IN_CHUNK = 32
@@ -42,45 +43,26 @@ _SIDE = 160  # pixels of a small picture's longest side
 _WEBP = {"quality": 70, "method": 2}  # a portrait takes 3 kB and 4 ms; the slower methods save a tenth
 _MARK = b'<meta name="generator" content="h2a-batch'
 _MARK_WITHIN = 1024  # bytes
-_UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # not the marks of writing direction: each name is isolated on the page
 _TABLE = "<table><thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table>"
 
 
 @dataclass
 class _Column:
-    """What became of the photos in one column: their states, seconds of work on what was converted, bytes of it."""
+    """A column of pictures: its heading, how they were made, and what became of the photos."""
 
     heading: str
-    states: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    faces: int = 0
-    outputs: int = 0
-    size: int = 0
-
-    def add(self, items: Sequence[Item]) -> None:
-        """Count a photo by its items, one of each of its rows; an output of the whole photo is in all of them."""
-        state = state_of(items)
-        self.states[state] += 1
-        self.seconds += max(item.seconds for item in items) if state == DONE else 0.0
-        for item in {item.output: item for item in items if item.output}.values():
-            self.faces += item.faces
-            self.outputs += 1
-            self.size += item.output_size
-
-    @property
-    def done(self) -> int:
-        """Photos that were converted, with all their faces."""
-        return self.states[DONE]
-
-    @property
-    def pace(self) -> str:
-        """The mean of what a photo took; many are on their way at once, so a run takes less than their sum."""
-        return f"{self.seconds / self.done:.2f} s" if self.done else "\u2013"
+    facts: Mapping[str, str]
+    tally: Tally = field(default_factory=Tally)
 
     @property
     def weight(self) -> str:
         """The mean size of an output."""
-        return f"{self.size / self.outputs / 1000:,.0f} kB" if self.outputs else "\u2013"
+        tally = self.tally
+        return f"{tally.size / tally.outputs / 1000:,.0f} kB" if tally.outputs else "\u2013"
+
+    def count(self, state: str) -> str:
+        """How many photos are in a state."""
+        return f"{self.tally.states[state]:,}"
 
 
 def check_report(path: Path) -> None:
@@ -106,12 +88,13 @@ def check_report(path: Path) -> None:
 
 
 def write_report(
-    rows: Iterable[Row],
+    rows: Iterable[Items],
     path: Path,
     *,
     headings: Sequence[str] = ("After",),
     title: str = "Before and after",
     facts: Mapping[str, str] | None = None,
+    details: Sequence[Mapping[str, str]] = (),
 ) -> None:
     """Write results as one HTML page, whole or not at all, at constant memory.
 
@@ -123,14 +106,17 @@ def write_report(
         path: the page; an earlier report is replaced, see `check_report`.
         headings: names of the columns, such as the models that are compared.
         facts: what else the top of the page should say, in this order: ``{"Model": "anime-256", ...}``.
+        details: the same of each of several columns, for the table that compares them.
 
     Raises:
         UsageError: as `check_report`.
         StorageError: the page cannot be written; what was there before is still there.
-        ValueError: a row has not an item for each heading.
+        ValueError: a row has not an item, or ``details`` has none, for each heading.
     """
     check_report(path)
-    columns = [_Column(heading) for heading in headings]
+    columns = [
+        _Column(heading, known) for heading, known in zip(headings, details or [{}] * len(headings), strict=True)
+    ]
     place = os.path.abspath(path.parent)
     try:
         # without names, so that nothing is left behind whatever happens; beside the page, where there must be room
@@ -145,7 +131,7 @@ def write_report(
         ) from error
 
 
-def _prepared(rows: Iterable[Row], place: str, columns: list[_Column]) -> Generator[tuple[str, str], None, None]:
+def _prepared(rows: Iterable[Items], place: str, columns: list[_Column]) -> Generator[tuple[str, str], None, None]:
     """Each row as two pieces of JSON, for the index and for its chunk; a few photos are made ahead of their turn."""
     waiting: deque[Future[list[tuple[str, str]]]] = deque()
     workers = available_cores()
@@ -153,7 +139,7 @@ def _prepared(rows: Iterable[Row], place: str, columns: list[_Column]) -> Genera
         try:
             for photo in by_photo(rows):
                 for column, items in zip(columns, zip(*photo, strict=True), strict=True):
-                    column.add(items)
+                    column.tally.add(items, len(photo))
                 waiting.append(pool.submit(_photo, photo, place))
                 if len(waiting) > 4 * workers:
                     yield from waiting.popleft().result()
@@ -163,12 +149,12 @@ def _prepared(rows: Iterable[Row], place: str, columns: list[_Column]) -> Genera
             pool.shutdown(cancel_futures=True)
 
 
-def _photo(rows: Sequence[Row], place: str) -> list[tuple[str, str]]:
+def _photo(rows: Sequence[Items], place: str) -> list[tuple[str, str]]:
     """The rows of a photo: the index knows name, face, bytes and what became of it, the chunk has the pictures."""
     drawn = draw(rows, (_SIDE, _SIDE))
     return [
         (
-            _json([_shown(row[0].name), row[0].face, row[0].source_size, *(_outcome(item) for item in row)]),
+            _json([printable(row[0].name), row[0].face, row[0].source_size, *(_outcome(item) for item in row)]),
             _json([_shot(*pair, drawn.extent, place) for pair in zip(pieces(row), pictures, strict=True)]),
         )
         for row, pictures in zip(rows, drawn.rows, strict=True)
@@ -176,10 +162,10 @@ def _photo(rows: Sequence[Row], place: str) -> list[tuple[str, str]]:
 
 
 def _outcome(item: Item) -> object:
-    """Seconds, bytes and faces of an output, the reason of a failure, false where no face is, or nothing yet."""
+    """Bytes and faces of an output, the reason of a failure, false where no face is, or nothing yet."""
     if item.state == DONE:
-        return [round(item.seconds, 3), item.output_size, item.faces]
-    return (_shown(item.error) or "failed") if item.state == FAILED else False if item.state == NOBODY else None
+        return [item.output_size, item.faces]
+    return (printable(item.error) or "failed") if item.state == FAILED else False if item.state == NOBODY else None
 
 
 def _shot(piece: Piece, picture: Picture | None, extent: Size | None, place: str) -> list[object]:
@@ -203,18 +189,6 @@ def _small(picture: Picture) -> str:
 def _link(path: Path, place: str) -> str:
     """The URL of a file, relative to the page's folder; all but plain letters and slashes is escaped, byte by byte."""
     return quote(os.fsencode(os.path.relpath(path, place)))
-
-
-def _shown(text: str) -> str:
-    """Text that is valid Unicode on one line: control characters, and bytes that are no UTF-8, become escapes."""
-    return "".join(_escaped(letter) if unicodedata.category(letter) in _UNSHOWN else letter for letter in text)
-
-
-def _escaped(letter: str) -> str:
-    code = ord(letter)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python carries a byte of a file name that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return letter.encode("unicode_escape").decode()
 
 
 def _json(value: object) -> str:
@@ -252,8 +226,6 @@ def _texts(title: str, facts: Mapping[str, str], columns: list[_Column]) -> dict
     """What goes into the template's places, as HTML."""
     style, script = _asset("report.css"), _asset("report.js") + _asset("report_pair.js")
     known = dict(facts)
-    if len(columns) == 1 and columns[0].done:
-        known["A photo took"] = f"{columns[0].pace} on average"
     known["Page made"] = time.strftime("%Y-%m-%d %H:%M")
     return {
         "policy": "; ".join(
@@ -274,18 +246,18 @@ def _texts(title: str, facts: Mapping[str, str], columns: list[_Column]) -> dict
         "counts": _counts(columns),
         "facts": "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(fact)}</dd></div>" for name, fact in known.items()),
         "columns": _comparison(columns) if len(columns) > 1 else "",
-        "settings": _json({"headings": [_shown(column.heading) for column in columns], "chunk": PAIRS_IN_CHUNK}),
+        "settings": _json({"headings": [printable(column.heading) for column in columns], "chunk": PAIRS_IN_CHUNK}),
     }
 
 
 def _counts(columns: list[_Column]) -> str:
     """One line for the top of the page; where several models are compared the table has their counts."""
-    first, count = columns[0], columns[0].states.total()
+    first, count = columns[0].tally, columns[0].tally.states.total()
     parts = [f"<b>{count:,}</b> photo{'s' * (count != 1)}"]
     if len(columns) == 1:
         if first.faces:
             parts.append(f"<b>{first.faces:,}</b> face{'s' * (first.faces != 1)}")
-        parts.append(f"<b>{first.done:,}</b> converted")
+        parts.append(f"<b>{first.states[DONE]:,}</b> converted")
         if first.states[FAILED]:
             parts.append(f'<b class="alarm">{first.states[FAILED]:,}</b> failed')
         if first.states[NOBODY]:
@@ -296,26 +268,27 @@ def _counts(columns: list[_Column]) -> str:
 
 
 def _comparison(columns: list[_Column]) -> str:
-    lines: list[tuple[str, Callable[[_Column], str]]] = [
-        ("Converted", lambda column: f"{column.done:,}"),
-        ("Failed", lambda column: f"{column.states[FAILED]:,}"),
-        ("Not converted yet", lambda column: f"{column.states[PENDING]:,}"),
-        ("A photo took, on average", lambda column: column.pace),
-        ("Size of an output", lambda column: column.weight),
-    ]
-    if any(column.states[NOBODY] for column in columns):
-        lines.insert(2, ("No face found", lambda column: f"{column.states[NOBODY]:,}"))
-    if any(column.faces for column in columns):
-        lines.insert(1, ("Faces", lambda column: f"{column.faces:,}"))
+    lines = {
+        name: [column.facts.get(name, "\u2013") for column in columns]
+        for name in dict.fromkeys(chain.from_iterable(column.facts for column in columns))
+    }
+    lines["Converted"] = [column.count(DONE) for column in columns]
+    if any(column.tally.faces for column in columns):
+        lines["Faces converted"] = [f"{column.tally.faces:,}" for column in columns]
+    lines["Failed"] = [column.count(FAILED) for column in columns]
+    if any(column.tally.states[NOBODY] for column in columns):
+        lines["No face found"] = [column.count(NOBODY) for column in columns]
+    lines["Not converted yet"] = [column.count(PENDING) for column in columns]
+    lines["Size of an output"] = [column.weight for column in columns]
     body = "".join(
-        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{show(column)}</td>" for column in columns)}</tr>'
-        for name, show in lines
+        f'<tr><th scope="row">{_text(name)}</th>{"".join(f"<td>{_text(value)}</td>" for value in values)}</tr>'
+        for name, values in lines.items()
     )
     return _TABLE.format("".join(f'<th scope="col">{_text(column.heading)}</th>' for column in columns), body)
 
 
 def _text(text: str) -> str:
-    return html.escape(_shown(text))
+    return html.escape(printable(text))
 
 
 def _digest(text: str) -> str:

@@ -39,8 +39,7 @@ function showPair() {
   else showOver(photo, known);
 }
 
-/** Two pictures over each other. The frame takes the shape of the right one, which the left one fills:
-    an output is the whole photo or its middle, so the two lie exactly on each other. */
+/** Two pictures over each other, in a frame that both fill, see `shape`. */
 function showOver(photo, known) {
   const [left, right] = sides;
   for (const [id, column] of [["under", left], ["over", right]]) {
@@ -54,8 +53,10 @@ function showOver(photo, known) {
     if (known) load(image, known[column]);
     $(`${id}tag`).textContent = titles[column];
   }
-  const whole = known && known[left][0] && known[right][0];
-  frame.classList.toggle("broken", Boolean(known) && !whole);
+  if (known?.[0][0]) whole.src = source(known[0][0]);
+  else whole.removeAttribute("src");
+  const both = known && known[left][0] && known[right][0];
+  frame.classList.toggle("broken", Boolean(known) && !both);
   slider.setAttribute("aria-label", `Line between ${titles[left]} and ${titles[right]}`);
   slide(Number(slider.value));
 }
@@ -108,22 +109,29 @@ function cutOut(image, full, [x, y, side, angle, width, height]) {
   return canvas;
 }
 
-for (const [id, image] of Object.entries(images)) {
-  image.addEventListener("load", ({ target }) => {
-    if (id === "over" || images.over.hidden) frame.style.setProperty("--ratio", target.naturalWidth / target.naturalHeight);
-  });
+const whole = new Image(); // the photo itself, whatever is shown
+const ratio = (image) => image.naturalWidth / image.naturalHeight;
+
+/** An output is the whole photo or its middle. The frame takes the shape of the picture that is less like the photo,
+    the middle if there is one; the other one fills it from its own middle, so the two lie on each other. */
+function shape() {
+  const ready = [images.over, images.under].filter((image) => !image.hidden && image.naturalWidth);
+  if (!ready.length) return;
+  const unlike = (image) => (whole.naturalWidth ? Math.abs(Math.log(ratio(image) / ratio(whole))) : 0);
+  const less = ready.reduce((one, other) => (unlike(other) > unlike(one) + 0.02 ? other : one)); // 0.02: rounding
+  frame.style.setProperty("--ratio", ratio(less));
 }
+
+for (const image of [images.under, images.over, whole]) image.addEventListener("load", shape);
 
 /** What is known of a picture, in words, and the way to its file. */
 function about(photo, column, known) {
-  const [, face, bytes, ...outcomes] = photos[photo];
-  const outcome = column ? outcomes[column - 1] : [0, bytes];
+  const [, , bytes, ...outcomes] = photos[photo];
+  const outcome = column ? outcomes[column - 1] : [bytes, 0];
+  const [made, faces] = Array.isArray(outcome) ? outcome : [0, 0];
   const words = [];
-  if (Array.isArray(outcome)) {
-    if (outcome[1]) words.push(size(outcome[1]));
-    if (outcome[2] > 1) words.push(`${number.format(outcome[2])} faces`);
-    if (outcome[0]) words.push(`${face ? "the photo took" : "took"} ${outcome[0].toFixed(2)} s`);
-  }
+  if (made) words.push(size(made));
+  if (faces > 1) words.push(`${number.format(faces)} faces`);
   const url = known?.[column][1];
   const title = url ? element("a", { href: url, target: "_blank", rel: "noopener" }, titles[column]) : titles[column];
   return element("span", {}, title, words.length ? ` ${words.join(", ")}` : "");

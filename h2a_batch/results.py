@@ -67,6 +67,10 @@ class Item:
         return f"{self.name}, face {self.face}" if self.face else self.name
 
 
+Items = Sequence[Item]
+"""What became of one photo, or of one face: an item for each OUT."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """One way in which outputs of an OUT were made: the model's name, and the fields of `Options.settings`."""
@@ -88,7 +92,6 @@ class Facts:
     done: int = 0
     failed: int = 0
     pending: int = 0
-    seconds: float = 0.0
     settings: tuple[Setting, ...] = ()
     nobody: int = 0
     faces: int = 0
@@ -133,14 +136,12 @@ def read_results(inputs: Sequence[Path], out: Path, recursive: bool = True) -> I
         yield item
 
 
-def read_columns(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True) -> Iterator[tuple[Item, ...]]:
+def read_columns(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True) -> Iterator[Items]:
     """As `read_results`, of several OUTs at once: rows with an item of each, see `read_photos`."""
     return chain.from_iterable(read_photos(inputs, outs, recursive))
 
 
-def read_photos(
-    inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True
-) -> Iterator[list[tuple[Item, ...]]]:
+def read_photos(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True) -> Iterator[list[Items]]:
     """For each photo its rows: one, or where a run made outputs of its faces, one for each face that any run found.
 
     A row has an item of each OUT. An OUT without an output of that face has in it what became of the photo as a whole.
@@ -161,13 +162,13 @@ def summarise(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = Tr
     paths = check_inputs(inputs, recursive)
     with ExitStack() as stack:
         ledgers = [stack.enter_context(open_ledger(out)) for out in outs]
-        tallies = [_Tally() for _ in outs]
+        tallies = [Tally() for _ in outs]
         for found in _photos(paths, ledgers, recursive):
             looks = [look(found, paths, ledger) for ledger in ledgers]
             rows = len(_rows([items for items, _ in looks]))
             for (items, row), tally in zip(looks, tallies, strict=True):
-                tally.add(items, row, rows)
-        return [tally.facts(ledger) for ledger, tally in zip(ledgers, tallies, strict=True)]
+                tally.add(items, rows, row)
+        return [_facts(tally, ledger) for ledger, tally in zip(ledgers, tallies, strict=True)]
 
 
 def look(found: Source | Unusable, inputs: Sequence[Path], ledger: Ledger) -> tuple[list[Item], Row | None]:
@@ -179,9 +180,48 @@ def look(found: Source | Unusable, inputs: Sequence[Path], ledger: Ledger) -> tu
     item = Item(found.path, name, None, PENDING, source_size=found.size)
     if row is None or row.size != found.size:
         return [item], row
+    if row.mtime_ns != found.mtime_ns and row.sha256 and _content(found) != row.sha256:
+        return [item], row
     if row.state in (FAILED, NOBODY):
         return [replace(item, state=row.state, error=row.error or "", seconds=row.seconds or 0.0)], row
     return (_outputs(ledger, row, item) if row.state == DONE and row.output else [item]), row
+
+
+@dataclass
+class Tally:
+    """What became of some photos in one OUT: their states and settings, and the faces, number and bytes of outputs."""
+
+    states: Counter[str] = field(default_factory=Counter)
+    keys: Counter[str] = field(default_factory=Counter)
+    faces: int = 0
+    outputs: int = 0
+    size: int = 0
+    rows: int = 0
+
+    def add(self, items: Sequence[Item], rows: int, row: Row | None = None) -> None:
+        """Count a photo.
+
+        Args:
+            items: of its faces, or of its rows; an output of the whole photo may be in several of them.
+            rows: what it takes to show it.
+            row: what the ledger has of it.
+        """
+        state = state_of(items)
+        self.states[state] += 1
+        self.rows += rows
+        for item in {item.output: item for item in items if item.output}.values():
+            self.faces += item.faces
+            self.outputs += 1
+            self.size += item.output_size
+        if state == DONE and row is not None:
+            self.keys[row.settings] += 1
+
+    def counted(self, facts: Facts) -> Facts:
+        """The facts with these counts."""
+        done, failed, pending, nobody = (self.states[state] for state in (DONE, FAILED, PENDING, NOBODY))
+        return replace(
+            facts, done=done, failed=failed, pending=pending, nobody=nobody, faces=self.faces, rows=self.rows
+        )
 
 
 def state_of(items: Iterable[Item]) -> str:
@@ -192,10 +232,10 @@ def state_of(items: Iterable[Item]) -> str:
 
 def facts_of(ledger: Ledger, looks: Iterable[tuple[list[Item], Row | None]]) -> Facts:
     """The counts and settings of what `look` gave for some photos."""
-    tally = _Tally()
+    tally = Tally()
     for items, row in looks:
-        tally.add(items, row, len(items))
-    return tally.facts(ledger)
+        tally.add(items, len(items), row)
+    return _facts(tally, ledger)
 
 
 def open_ledger(out: Path) -> Ledger:
@@ -232,27 +272,9 @@ def write_table(ledger: Ledger) -> Path:
     return path
 
 
-@dataclass
-class _Tally:
-    states: Counter[str] = field(default_factory=Counter)
-    keys: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    faces: int = 0
-    rows: int = 0
-
-    def add(self, items: Sequence[Item], row: Row | None, rows: int) -> None:
-        state = state_of(items)
-        self.states[state] += 1
-        self.seconds += max(item.seconds for item in items)
-        self.faces += sum(item.faces for item in items)
-        self.rows += rows
-        if state == DONE and row is not None:
-            self.keys[row.settings] += 1
-
-    def facts(self, ledger: Ledger) -> Facts:
-        settings = tuple(_setting(ledger, key, photos) for key, photos in self.keys.most_common())
-        done, failed, pending, nobody = (self.states[state] for state in (DONE, FAILED, PENDING, NOBODY))
-        return Facts(ledger.out, done, failed, pending, self.seconds, settings, nobody, self.faces, self.rows)
+def _facts(tally: Tally, ledger: Ledger) -> Facts:
+    keys = tally.keys.most_common()
+    return tally.counted(Facts(ledger.out, settings=tuple(_setting(ledger, key, photos) for key, photos in keys)))
 
 
 def _setting(ledger: Ledger, key: str, photos: int) -> Setting:
@@ -297,7 +319,7 @@ def _made(item: Item, row: Row, output: Path, size: int, faces: int) -> Item:
     return replace(item, output=output, state=DONE, seconds=row.seconds or 0.0, output_size=size, faces=faces)
 
 
-def _rows(columns: Sequence[Sequence[Item]]) -> list[tuple[Item, ...]]:
+def _rows(columns: Sequence[Sequence[Item]]) -> list[Items]:
     """What several runs made of one photo, side by side: each face beside the same face, from left to right."""
     faces: list[dict[int, Item]] = []  # the items of each, by their columns
     for column, item in ((column, item) for column, items in enumerate(columns) for item in items if item.frame):

@@ -55,7 +55,7 @@ class Run:
         self.summary = Summary()
         self.met = 0  # photos that were come by, whatever became of them
         self.full = False  # a failure with --fail-fast: no more photos, and no interruption
-        self.presenter = Presenter(ledger, options, inputs, originals, self.looks, stop)
+        self.presenter = Presenter(ledger, options, inputs, self.looks, stop)
         if not options.dry_run:
             self.presenter.check()
         self.how = Scan(

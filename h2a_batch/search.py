@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from h2a_batch.card import FaceRule
 from h2a_batch.errors import PhotoError
-from h2a_batch.faces import NARROWEST, Face
-from h2a_batch.framing import Frame, frame_of, is_portrait
+from h2a_batch.faces import NARROWEST, Face, usual_smallest
+from h2a_batch.framing import Frame, Pixels, frame_of, is_portrait
 
 FACES = ("off", "crop", "paste")
 NO_FACE = ("convert", "skip", "fail")
-SMALLEST, MOST = 40, 50  # the defaults: pixels across a face, faces of a photo
+MOST = 50  # faces of a photo
+_LARGE = 8  # the face of a portrait is wider than this part of the photo's longer side
 
-Find = Callable[[NDArray[np.uint8], float], list[Face]]
+Find = Callable[[Pixels, float], list[Face]]
 
 
 @dataclass(frozen=True)
@@ -25,9 +23,9 @@ class Search:
     """How the faces of a photo are looked for.
 
     Args:
-        find: a detector's; faces of a picture, uint8 RGB, no narrower than so many pixels, strongest first.
+        find: a detector's; faces of a picture, uint8 RGB, no narrower than so many pixels, surest first.
         rule: how the model wants a face framed.
-        smallest: pixels across a face in the photo.
+        smallest: pixels across a face in the photo; None for `usual_smallest`.
         most: faces of one photo, the largest of them.
         no_face: what becomes of a photo without a face: ``convert`` (as a whole), ``skip`` or ``fail``.
         paste: the painted faces are put back into the photo.
@@ -35,34 +33,49 @@ class Search:
 
     find: Find
     rule: FaceRule
-    smallest: float
+    smallest: float | None
     most: int
     no_face: str
     paste: bool
 
-    @property
-    def scale(self) -> float:
-        """How much smaller a photo may come than it is, for the narrowest face to be found."""
-        return min(1.0, NARROWEST / self.smallest)
+    def scale(self, size: tuple[int, int]) -> float:
+        """How much smaller than this a photo may come, for the narrowest face that counts to be found."""
+        return min(1.0, NARROWEST / self._narrowest(size))
 
-    def frames(self, picture: NDArray[np.uint8], scale: float) -> tuple[Frame, ...]:
-        """The squares around the faces of a photo, in its own pixels, from left to right.
+    def first_scale(self, size: tuple[int, int]) -> float:
+        """The same, for `sees_portrait`."""
+        return min(1.0, NARROWEST * _LARGE / max(size))
 
-        None of them where the photo is to be converted as a whole: it is a portrait already, or nobody is in it.
+    def sees_portrait(self, picture: Pixels, size: tuple[int, int]) -> bool:
+        """Whether a photo is a portrait already, by a quick look for large faces alone.
 
         Args:
-            picture: the photo, uint8 RGB, smaller by `scale` or as it is (1.0).
+            picture: the photo, uint8 RGB, as small as `first_scale` allows or larger.
+            size: the photo's own.
+        """
+        scale = picture.shape[1] / size[0]
+        faces = self.find(picture, scale * max(self._narrowest(size), max(size) / _LARGE))
+        across, down = picture.shape[1], picture.shape[0]
+        return is_portrait((across, down), faces, [frame_of(face, self.rule) for face in faces])
+
+    def frames(self, picture: Pixels, size: tuple[int, int]) -> tuple[Frame, ...]:
+        """The squares around the faces of a photo, in its own pixels, from left to right; none where nobody is in it.
+
+        Args:
+            picture: the photo, uint8 RGB, as small as `scale` allows or larger.
+            size: the photo's own.
 
         Raises:
             PhotoError: nobody is in it, and that is to be told (``no-face``).
         """
-        faces = self.find(picture, self.smallest * scale)
+        scale = picture.shape[1] / size[0]
+        faces = self.find(picture, self._narrowest(size) * scale)
         if not faces and self.no_face != "convert":
             raise PhotoError("no-face", "no face was found in it", "--no-face convert converts it as a whole")
         frames = [frame_of(face, self.rule) for face in faces]
-        size = picture.shape[1], picture.shape[0]
-        if not self.paste and is_portrait(size, faces, frames):
-            return ()
         largest = sorted(frames, key=lambda frame: -frame.side)[: self.most]
         whole = [replace(frame, x=frame.x / scale, y=frame.y / scale, side=frame.side / scale) for frame in largest]
         return tuple(sorted(whole, key=lambda frame: frame.x))
+
+    def _narrowest(self, size: tuple[int, int]) -> float:
+        return usual_smallest(size) if self.smallest is None else self.smallest

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
-from itertools import islice
+from itertools import count, islice, takewhile
 from math import ceil
 from pathlib import Path
+
+from PIL import Image
 
 from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.files import replacing
@@ -15,13 +17,17 @@ from h2a_batch.image import extent_of
 from h2a_batch.layout import A4, SCREEN, Grid, Planner, common_aspect
 from h2a_batch.page import Page, Sheet, draw_pages
 from h2a_batch.pdf import PdfWriter
-from h2a_batch.pictures import Row, pieces
+from h2a_batch.pictures import pieces
+from h2a_batch.results import Items
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 _LONGEST = {"JPEG": 65_000, "WEBP": 16_383, "PNG": 65_000}  # pixels of a side
 _MOST_PIXELS = 150_000_000  # of a page, which is drawn in memory
 _SAMPLED = 64  # rows whose pictures' proportions decide those of the cells
 _POINTS = 842  # the width of A4 across
+_MARK = "h2a-batch sheet"  # the EXIF tag "software" of pages
+_SOFTWARE = 0x0131
+_PDF_MARK, _PDF_MARK_WITHIN = b"/Producer (h2a-batch)", 1 << 16  # bytes; a title comes before it
 
 
 def check_writable(path: Path) -> None:
@@ -38,6 +44,28 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"{path}: the contact sheet cannot be written (no permission)")
 
 
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a page that this program wrote: no photo and no output bears its mark."""
+    try:
+        if not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            head = file.read(_PDF_MARK_WITHIN)
+        if head.startswith(b"%PDF-"):
+            return _PDF_MARK in head
+        with Image.open(path, formats=sorted(set(_FORMATS.values()))) as image:
+            return bool(image.getexif().get(_SOFTWARE) == _MARK)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def stale_pages(sheet: Path, pages: int) -> list[Path]:
+    """Further pages that an earlier and longer sheet of this name has left."""
+    if sheet.suffix.lower() not in _FORMATS:
+        return []
+    return list(takewhile(is_sheet, (page_path(sheet, number) for number in count(pages + 1))))
+
+
 def title_of(inputs: Sequence[Path]) -> str:
     """A title for a sheet of these inputs: the folders' names."""
     names = [path.name or str(path) for path in inputs if path.is_dir()]
@@ -49,7 +77,7 @@ def page_path(sheet: Path, number: int) -> Path:
     return sheet if number == 1 else sheet.with_name(f"{sheet.stem}-{number}{sheet.suffix}")
 
 
-def plan_sheet(sheet: Sheet, rows: Iterable[Row]) -> Grid:
+def plan_sheet(sheet: Sheet, rows: Iterable[Items]) -> Grid:
     """The layout of a sheet's pages.
 
     Args:
@@ -85,7 +113,7 @@ def files_of(sheet: Sheet, grid: Grid) -> list[Path]:
     return [page_path(sheet.path, number) for number in range(1, pages + 1)]
 
 
-def write_sheet(sheet: Sheet, grid: Grid, rows: Iterable[Row]) -> Iterator[tuple[Path | None, int]]:
+def write_sheet(sheet: Sheet, grid: Grid, rows: Iterable[Items]) -> Iterator[tuple[Path | None, int]]:
     """Write a sheet page by page, and tell after each the file that is complete now, and the rows on it.
 
     A picture format gives a file for each page (`page_path`), PDF one file, which is complete at the end.
@@ -105,7 +133,7 @@ def write_sheet(sheet: Sheet, grid: Grid, rows: Iterable[Row]) -> Iterator[tuple
         for number, page in enumerate(drawn, 1):
             path = page_path(sheet.path, number)
             with replacing(path) as file:
-                page.image.save(file, _FORMATS[path.suffix.lower()], quality=90)
+                page.image.save(file, _FORMATS[path.suffix.lower()], quality=90, exif=_marked())
             yield path, page.rows
     except OSError as error:
         raise StorageError(
@@ -124,6 +152,12 @@ def _write_pdf(sheet: Sheet, pages: Iterator[Page]) -> Iterator[tuple[Path | Non
             yield None, page.rows
         pdf.close()
     yield sheet.path, 0
+
+
+def _marked() -> Image.Exif:
+    exif = Image.Exif()
+    exif[_SOFTWARE] = _MARK
+    return exif
 
 
 def _is_pdf(sheet: Sheet) -> bool:

@@ -24,10 +24,9 @@ from h2a_batch.layout import LABELS, THEMES, Look
 from h2a_batch.ledger import NOBODY
 from h2a_batch.options import SHEET_SUFFIXES
 from h2a_batch.page import Sheet, column_names
-from h2a_batch.pictures import Row
 from h2a_batch.report import REPORT_SUFFIXES, check_report, write_report
-from h2a_batch.results import DONE, FAILED, Facts, open_ledger, read_photos, summarise
-from h2a_batch.sheet import check_writable, files_of, plan_sheet, title_of, write_sheet
+from h2a_batch.results import DONE, FAILED, Facts, Items, Tally, open_ledger, read_photos, summarise
+from h2a_batch.sheet import check_writable, files_of, plan_sheet, stale_pages, title_of, write_sheet
 from h2a_batch.source import LEDGER_FOLDER, check_inputs
 from h2a_batch.typeset import undrawn
 
@@ -45,17 +44,17 @@ class _Job:
     only: str | None
     limit: int | None
 
-    def photos(self) -> Iterator[Sequence[Row]]:
+    def photos(self) -> Iterator[Sequence[Items]]:
         """The photos that are to be shown, each with its rows."""
         photos = read_photos(self.inputs, self.outs, self.recursive)
         wanted = ([row for row in rows if self._wants(row)] for rows in photos)
         return islice((rows for rows in wanted if rows), self.limit)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Items]:
         """All that is to be shown."""
         return chain.from_iterable(self.photos())
 
-    def _wants(self, row: Row) -> bool:
+    def _wants(self, row: Items) -> bool:
         states = {item.state for item in row}
         return states == {DONE} if self.only == DONE else self.only is None or self.only in states
 
@@ -114,7 +113,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
     which.add_argument("--limit", type=int, metavar="N", help="the first N")
     which.add_argument("--no-recursive", dest="recursive", action="store_false", help="leave sub-folders alone")
     rest = parser.add_argument_group("behaviour")
-    rest.add_argument("--overwrite", action="store_true", help="replace a file that is there; never a photo or output")
+    rest.add_argument("--overwrite", action="store_true", help="replace an earlier sheet; no other file ever")
     volume = rest.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
     volume.add_argument("-v", "--verbose", action="store_true", help="show tracebacks of internal errors")
@@ -126,12 +125,12 @@ def _run(given: argparse.Namespace) -> None:
     fields = {name: getattr(given, name) for name in Look.__dataclass_fields__ if getattr(given, name) is not None}
     look, job = Look(**fields), _job(given)
     facts = summarise(job.inputs, job.outs, job.recursive)
-    photos, count = facts[0].photos, facts[0].rows
-    if not photos:
-        raise UsageError(f"{job.inputs[0]}: no photos found", "name the folder that was converted")
+    total = facts[0].photos
+    if not total:
+        raise _none_found(job)
     if job.only or job.limit:
-        rows = [len(rows) for rows in job.photos()]
-        photos, count = len(rows), sum(rows)
+        facts = _of_shown(facts, job.photos())
+    photos, count = facts[0].photos, facts[0].rows
     if not count:
         print(f"{_NONE[job.only or DONE]}: nothing was written", file=sys.stderr)
         return
@@ -140,14 +139,34 @@ def _run(given: argparse.Namespace) -> None:
         if job.file.suffix.lower() in REPORT_SUFFIXES:
             made = _report(job, facts, look, fields, bar)
         else:
-            sheet = Sheet(job.file, facts, count, title_of(job.inputs), look, photos)
-            made = _sheet(sheet, job, given.overwrite, bar)
+            made = _sheet(Sheet(job.file, facts, count, title_of(job.inputs), look, total), job, given.overwrite, bar)
     if not given.quiet:
         more = f" and {len(made) - 1} more page{'s' * (len(made) > 2)}" if len(made) > 1 else ""
         pairs = f", {count:,} pairs" if count > photos else ""
         print(f"{shown(made[0])}{more}: {photos:,} photo{'s' * (photos != 1)}{pairs}", file=sys.stderr)
+        for page in stale_pages(job.file, len(made)):
+            print(f"{shown(page)} is left of an earlier sheet; delete it if it is not wanted", file=sys.stderr)
         if undrawn():
             print(undrawn(), file=sys.stderr)
+
+
+def _of_shown(facts: Sequence[Facts], photos: Iterator[Sequence[Items]]) -> list[Facts]:
+    """The same facts, with the counts of some photos alone."""
+    tallies = [Tally() for _ in facts]
+    for rows in photos:
+        for tally, items in zip(tallies, zip(*rows, strict=True), strict=True):
+            tally.add(items, len(rows))
+    return [tally.counted(fact) for tally, fact in zip(tallies, facts, strict=True)]
+
+
+def _none_found(job: _Job) -> UsageError:
+    """Why there is nothing to show: the photos of this folder were converted and are gone, or it had none."""
+    folders = tuple(os.path.join(os.path.realpath(path), "") for path in job.inputs)
+    with ExitStack() as stack:
+        ledgers = [stack.enter_context(open_ledger(out)) for out in job.outs]
+        if any(row.source.startswith(folders) for ledger in ledgers for row in ledger.rows()):
+            return UsageError(f"{job.inputs[0]}: its photos are gone", "name the folder where they are now")
+    return UsageError(f"{job.inputs[0]}: no photos found", "name the folder that was converted")
 
 
 def _job(given: argparse.Namespace) -> _Job:
@@ -190,14 +209,16 @@ def _report(job: _Job, facts: Sequence[Facts], look: Look, given: dict[str, obje
         raise UsageError(f"--{unfit[0].replace('_', '-')}: this is for pages", f"leave it out for {job.file.name}")
     check_report(job.file)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Items]:
         for row in job.rows():
             yield row
             bar.update()
 
-    one = facts[0].words if len(facts) == 1 else {}
-    names = column_names(facts) if len(facts) > 1 else ["After"]
-    write_report(rows(), job.file, headings=names, title=look.title or title_of(job.inputs), facts=one)
+    title, words = look.title or title_of(job.inputs), [fact.words for fact in facts]
+    if len(facts) == 1:
+        write_report(rows(), job.file, title=title, facts=words[0])
+    else:
+        write_report(rows(), job.file, headings=column_names(facts), title=title, details=words)
     return [job.file]
 
 

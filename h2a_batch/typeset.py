@@ -7,12 +7,13 @@ and shaped by Pillow's libraqm; without that library they are reversed, and Arab
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from PIL import ImageDraw, features
 
+from h2a_batch.bidi import levels
 from h2a_batch.fonts import Face, base_face, face_for
 
 ELLIPSIS = "\u2026"
@@ -61,7 +62,7 @@ def line(text: str, size: int, room: float, bold: bool = False, from_end: bool =
     Args:
         from_end: leave out the beginning instead, as is best for paths.
     """
-    clusters = _clusters(_printable(unicodedata.normalize("NFC", text)))
+    clusters = _clusters(printable(unicodedata.normalize("NFC", text)))
     whole = _set(clusters, size, bold)
     if whole.width <= room or not clusters:
         return whole
@@ -115,13 +116,17 @@ def _shortened(clusters: Sequence[str], kept: int, from_end: bool) -> list[str]:
     return [*clusters[: kept - tail], ELLIPSIS, *clusters[len(clusters) - tail :]]
 
 
-def _printable(text: str) -> str:
-    """Control characters, marks of direction and bytes that are no UTF-8 as escapes."""
-    return "".join(
-        letter if letter.isprintable() or letter in _JOINERS or "\U000e0020" <= letter <= "\U000e007f"
-        else _escape(letter)
-        for letter in text
-    )  # fmt: skip
+def printable(text: str) -> str:
+    """Text that is valid Unicode on one line: control characters, marks of direction and bytes that are no UTF-8
+    as escapes."""
+    return "".join(_escape(letter) if _is_hidden(letter) else letter for letter in text)
+
+
+def _is_hidden(letter: str) -> bool:
+    """Whether a letter is not seen, and does something all the same; what joins emoji and letters is seen."""
+    if letter in _JOINERS or "\U000e0020" <= letter <= "\U000e007f":
+        return False
+    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def _escape(letter: str) -> str:
@@ -162,47 +167,20 @@ def _is_tone(letter: str) -> bool:
 
 def _set(clusters: Sequence[str], size: int, bold: bool) -> Line:
     """A line of whatever width it takes."""
-    spans = tuple(span for run, leftwards in _runs(clusters) for span in _spans(run, leftwards, bold))
+    runs = groupby(zip(clusters, levels(clusters), strict=True), key=lambda pair: pair[1] > 0)
+    spans = tuple(span for leftwards, run in runs for span in _spans(run, leftwards, bold))
     width = sum(span.face.at(size).getlength(span.text) for span in spans)
     return Line(spans, size, width, "".join(_from_left(span.text) for span in spans))
 
 
-def _runs(clusters: Sequence[str]) -> list[tuple[list[str], bool]]:
-    """The clusters as runs of one direction, in the order of a line that goes from left to right."""
-    kinds = [_direction(cluster) for cluster in clusters]
-    runs: list[tuple[list[str], bool]] = []
-    start = 0
-    while start < len(clusters):
-        leftwards = kinds[start] == "R"
-        end = start + 1
-        if leftwards:  # as far as the last letter or digit before something that goes rightwards
-            for place in range(start + 1, len(clusters)):
-                if kinds[place] == "L":
-                    break
-                end = place + 1 if kinds[place] in "R0" else end
-        else:
-            while end < len(clusters) and kinds[end] != "R":
-                end += 1
-        runs.append((list(clusters[start:end]), leftwards))
-        start = end
-    return runs
-
-
-def _direction(cluster: str) -> str:
-    """R for right-to-left, L for left-to-right, 0 for digits, nothing for what takes its neighbours' way."""
-    kind = unicodedata.bidirectional(cluster[0])
-    return "R" if kind in ("R", "AL", "AN") else "L" if kind == "L" else "0" if kind == "EN" else " "
-
-
-def _spans(clusters: Sequence[str], leftwards: bool, bold: bool) -> list[Span]:
-    """A run of one direction as spans from left to right."""
-    placed: list[tuple[Face, str]] = []
-    for cluster in clusters:
+def _spans(run: Iterable[tuple[str, int]], leftwards: bool, bold: bool) -> list[Span]:
+    """A run of clusters and their levels, of one direction, as spans from left to right."""
+    placed: list[tuple[Face, str, int]] = []
+    for cluster, level in run:
         before = placed[-1][0] if placed else None
-        placed.append(_placed(cluster, before, bold))
-    # leftwards, a space stands alone: as the end of a number it would come out on its wrong side
-    groups = groupby(placed, key=lambda pair: (pair[0], leftwards and pair[1] == " "))
-    spans = [Span(face, _visual([text for _, text in group], leftwards)) for (face, _), group in groups]
+        placed.append((*_placed(cluster, before, bold), level))
+    groups = groupby(placed, key=lambda part: (part[0], part[2]))
+    spans = [Span(face, _visual([text for _, text, _ in group], level)) for (face, level), group in groups]
     return spans[::-1] if leftwards else spans
 
 
@@ -221,17 +199,16 @@ def _placed(cluster: str, before: Face | None, bold: bool) -> tuple[Face, str]:
     return face, "".join(letter for letter in cluster if face.covers(letter))
 
 
-def _visual(texts: list[str], leftwards: bool) -> str:
+def _visual(texts: list[str], level: int) -> str:
     """A span's text as Pillow wants it: logical where it can shape it, else as it is seen."""
     text = "".join(texts)
-    number = not _has_rtl(text) and any(_direction(letter) in "R0" for letter in text)
-    if not leftwards or number or (_SHAPES and _has_rtl(text)):
+    if level != 1 or (_SHAPES and _has_rtl(text)):
         return text
     return "".join(texts[::-1]).translate(_MIRRORED)
 
 
 def _from_left(text: str) -> str:
-    return "".join(_clusters(text)[::-1]) if _SHAPES and _has_rtl(text) else text
+    return "".join(_clusters(text)[::-1]).translate(_MIRRORED) if _SHAPES and _has_rtl(text) else text
 
 
 def _has_rtl(text: str) -> bool:

@@ -116,7 +116,7 @@ def main() -> int:
         print(f"{given.photos}: no such folder; name one with a dozen portraits", file=sys.stderr)
         return 2
     DOCS.mkdir(exist_ok=True)
-    photos = sorted(given.photos.glob("*.jpg"))[FIRST :: 3][:CHOSEN]
+    photos = sorted(given.photos.glob("*.jpg"))[FIRST::3][:CHOSEN]
     with tempfile.TemporaryDirectory() as name, browser(Path(name)) as tab:
         folder = Path(name)
         (folder / "portraits").mkdir()

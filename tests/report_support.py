@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import Page
 from composites import Known, landscape, own_portraits, put
 from conftest import PHOTOS
 from PIL import Image
@@ -92,3 +93,13 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, how in HOW.items():
         assert convert_folder(folder / "in", folder / name, **how).failed == 1
     return folder
+
+
+def framed(tab: Page, path: Path) -> np.ndarray:
+    """What is in the frame of the open pair, without its lower edge, where the names of the sides are."""
+    tab.picture(path)
+    left, top, width, height = tab.evaluate(
+        "(({ left, top, width, height }) => [left, top, width, height])(frame.getBoundingClientRect())"
+    )
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB").crop((left, top, left + width, top + height))).astype(int)

@@ -74,7 +74,7 @@ def test_a_folder_is_converted_and_the_summary_says_so(h2a: Command, photos: Pat
     assert done.stdout == ""
     assert "6 converted, 0 skipped, 0 failed" in done.stderr and "photos/s" in done.stderr
     assert "report.csv" in done.stderr and "sheet.jpg" in done.stderr
-    assert all(line.startswith(("6 converted", "report:", "contact sheet:")) for line in done.stderr.splitlines()), (
+    assert all(line.startswith(("6 converted", "table:", "contact sheet:")) for line in done.stderr.splitlines()), (
         "the libraries' own log must not reach the user"
     )
     assert len(tree(tmp_path / "out")) == 7

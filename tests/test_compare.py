@@ -44,6 +44,7 @@ def test_each_model_has_its_column_and_its_name(runs: Path) -> None:
     (page,) = draw_pages(sheet, grid, iter(rows))
     words = [word.text for word in page.words]
     assert {"Photo", "anime-256", "epoch-120", "failed", "not converted yet", "2 models"} <= set(words)
+    assert {"anime-256: 1 failed", "epoch-120: 2 not converted yet"} <= set(words), words
     pixels = np.asarray(page.image).astype(int)
     x, y = grid.place(rows.index(done))
     for number, file in enumerate((done[0].source, done[0].output, done[1].output)):
@@ -88,3 +89,10 @@ def test_compare_is_a_word_of_the_other_command_too(runs: Path, tmp_path: Path, 
     shutil.copyfile(PHOTOS / "A000210.jpg", tmp_path / "compare" / "a.jpg")
     done = h2a("compare", tmp_path / "out")
     assert done.returncode == 0 and (tmp_path / "out" / "a.png").exists(), "a folder of that name is an input"
+    assert h2a("compare", *arguments, "--overwrite").returncode == 2, "and nothing tells that it is not"
+    for name in ("other.png", "other.html"):
+        done = h2a("compare", *arguments[:-1], "--overwrite", tmp_path / name)
+        assert done.returncode == 0 and (tmp_path / name).exists(), "but the file to make"
+    done = h2a("compare", tmp_path / "more", "--contact-sheet", tmp_path / "more.jpg")
+    assert done.returncode == 0 and (tmp_path / "more" / "a.png").exists() and (tmp_path / "more.jpg").exists()
+    assert "h2a-batch compare" in h2a("--help").stdout

@@ -48,7 +48,7 @@ def test_a_portrait_has_one_face_with_eyes_nose_and_mouth_in_place(detector: Det
 
 
 def test_people_are_found_in_wide_photos_and_nobody_is_made_up(detector: Detector) -> None:
-    recall, precision = _recall_and_precision(detector, OWN, 12, (72, 250))
+    recall, precision = _recall_and_precision(detector, OWN, 8, (90, 250))
     assert recall >= 0.95 and precision >= 0.95
 
 
@@ -82,7 +82,7 @@ def test_tilted_faces_are_found_and_their_tilt_is_seen(detector: Detector) -> No
         (face,) = _find(detector, photo)
         assert known.is_shown_by(face)
         (x, y), (end_x, end_y) = face.landmarks[:2]
-        assert abs(np.degrees(np.arctan2(end_y - y, end_x - x)) - angle) < 10
+        assert abs(np.degrees(np.arctan2(end_y - y, end_x - x)) - angle) < 6
 
 
 def test_a_large_photo_is_looked_at_in_parts_and_no_face_is_counted_twice_or_lost(detector: Detector) -> None:
@@ -130,4 +130,5 @@ def test_pictures_of_any_size_can_be_searched(detector: Detector, size: tuple[in
 
 def test_the_smallest_face_grows_with_large_photos_only() -> None:
     assert usual_smallest((640, 480)) == usual_smallest((1792, 1792)) == 28
-    assert usual_smallest((4000, 3000)) == usual_smallest((3000, 4000)) == 62.5
+    assert 28 < usual_smallest((2000, 1500)) < usual_smallest((2400, 900)) < 40
+    assert usual_smallest((4000, 3000)) == usual_smallest((3000, 4000)) == 40

@@ -35,12 +35,19 @@ def test_nothing_overlaps_or_leaves_the_page(paper: Paper, pictures: int) -> Non
         assert len(set(places)) == shown, here
         across = sorted({x for x, _ in places})
         assert all(b - a > grid.group[0] for a, b in pairwise(across)), here
-        assert look.columns in (None, grid.columns) and look.cell in (None, grid.side), here
+        most = min(count, look.pairs_per_page or count)  # a column for what is not there would be empty
+        assert grid.columns == min(look.columns or grid.columns, most) and look.cell in (None, grid.side), here
         assert look.pairs_per_page is None or grid.on_page >= min(count, look.pairs_per_page), here
         if not (look.columns or look.cell or look.pairs_per_page):
             assert width <= paper.width and height <= paper.height, here
             assert grid.side >= 0.8 * paper.usual or pictures == 7, here
             assert count > 20 or grid.on_page >= count or pictures == 7, f"{here}: few photos go on one page"
+
+
+def test_one_photo_fills_its_page() -> None:
+    for aspect in (0.7, 0.8, 1.0):
+        grid = Planner(1, 2, aspect, Look(), A4, titled=True, headed=False).plan()
+        assert grid.place(0)[1] + grid.group[1] > 0.7 * A4.height, aspect
 
 
 def test_cells_take_the_shape_of_the_pictures() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from composites import landscape, own_portraits, put
 from conftest import PHOTOS, Command, command_line, leftovers, tree
 from PIL import Image
 
@@ -24,25 +25,19 @@ from h2a_batch.ledger import Ledger
 pytestmark = pytest.mark.slow
 
 PORTRAITS = sorted(PHOTOS.glob("*.jpg"))
-SIDE = 300
+SIDE = 380  # pixels of a portrait that is put into a photo, and somewhat less than from one to the next
 
 
 def scenery(width: int, height: int) -> Image.Image:
-    """A landscape in which nobody is: hills below a sky."""
-    across, down = np.meshgrid(np.linspace(0, 9, width), np.linspace(0, 1, height))
-    hills = down > 0.6 + 0.1 * np.sin(across)
-    sky = np.stack([120 + 80 * down, 160 + 50 * down, 230 - 20 * down], -1)
-    land = np.stack([60 + 60 * down, 110 - 40 * down, 50 + 10 * np.cos(across)], -1)
-    return Image.fromarray(np.where(hills[..., None], land, sky).astype(np.uint8))
+    """A landscape in which nobody is."""
+    return landscape((width, height), np.random.default_rng(3))
 
 
 def group(path: Path, *people: int, width: int = 1500) -> Path:
     """A wide photo of some people, from left to right."""
-    photo = scenery(width, 500)
+    photo, portraits = scenery(width, 500), own_portraits()
     for place, number in enumerate(people):
-        with Image.open(PORTRAITS[number]) as portrait:
-            square = portrait.convert("RGB").resize((SIDE, round(SIDE * portrait.height / portrait.width)))
-        photo.paste(square, (60 + place * (SIDE + 120), 60))
+        put(photo, portraits[number], (210 + place * 420, 250), SIDE, 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     photo.save(path, quality=95)
     return path
@@ -65,7 +60,7 @@ def test_every_face_becomes_a_picture_and_a_portrait_one(tmp_path: Path, h2a: Co
     with Ledger(tmp_path / "out", "{}", read_only=True) as ledger, Image.open(tmp_path / "in" / "group.jpg") as photo:
         generator = Generator()
         for place, face in enumerate(ledger.faces(str(tmp_path / "in" / "group.jpg"))):
-            assert 60 < face.frame.x - 420 * place < 60 + SIDE, "from left to right"
+            assert 0 < face.frame.x - 420 * place < 420, "from left to right"
             (expected,) = generator.paint([cut(photo, face.frame, (256, 256))])
             with Image.open(tmp_path / "out" / f"group-{place + 1}.png") as made:
                 assert made.size == (256, 256)
@@ -138,8 +133,8 @@ def test_faces_are_put_back_and_all_else_is_untouched(tmp_path: Path, h2a: Comma
         before, after = np.asarray(first.convert("RGB")), np.asarray(second)
     assert before.shape == after.shape
     changed = (before != after).any(-1)
-    assert 0.05 < changed.mean() < 0.6 and not changed[:, 1100:].any(), "only around the two faces"
-    assert changed[:, 60 : 60 + SIDE].mean() > 0.2 and changed[:, 480 : 480 + SIDE].mean() > 0.2
+    assert 0.05 < changed.mean() < 0.6 and not changed[:, 860:].any(), "only around the two faces"
+    assert changed[:, :420].mean() > 0.1 and changed[:, 420:840].mean() > 0.1
     half = convert_folder(tmp_path / "in", tmp_path / "half", faces="paste", size=750)
     assert half.faces == 2
     with Image.open(tmp_path / "half" / "group.png") as image:

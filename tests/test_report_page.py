@@ -15,11 +15,11 @@ import pytest
 from chromium import Page, browser, find_browser
 from conftest import Command
 from PIL import Image
-from report_support import PORTRAITS, crowd, folder, group, write
+from report_support import PORTRAITS, crowd, folder, framed, group, write
 
 from h2a_batch.framing import cut
 from h2a_batch.report import write_report
-from h2a_batch.results import read_columns, read_results
+from h2a_batch.results import read_columns, read_results, summarise
 
 __all__ = ["crowd", "folder"]  # fixtures
 
@@ -190,12 +190,17 @@ def test_thousands_of_pairs_are_in_the_page_only_where_one_looks(tab: Page, fold
 
 def test_models_are_compared_side_by_side_and_over_each_other(tab: Page, folder: Path, tmp_path: Path) -> None:
     outs = [folder / "a", folder / "b", folder / "a"]
-    write_report(read_columns([folder / "in"], outs), folder / "compare.html", headings=["pad", "<crop>", "again"])
+    words = [facts.words for facts in summarise([folder / "in"], outs)]
+    names = ["pad", "<crop>", "again"]
+    write_report(read_columns([folder / "in"], outs), folder / "compare.html", headings=names, details=words)
     _open(tab, folder / "compare.html")
     tab.screen(1280, 4000)
     tab.wait("document.querySelectorAll('.cell img, .cell .reason').length === 84")
     table = tab.evaluate("document.querySelector('.comparison').innerText")
     assert "<crop>" in table and "Converted\t19\t9\t19" in table and "Not converted yet\t0\t12\t0" in table, table
+    assert "Fit\tpad\tcrop\tpad" in table and "Format\tPNG\tJPG\tPNG" in table, "how each was made"
+    strips = "[...document.querySelectorAll('.cell')].map((cell) => cell.clientWidth - cell.querySelector('.caption')"
+    assert set(tab.evaluate(f"{strips}.clientWidth * grid.across)")) == {0}, "no line beside the captions"
     pictures = "document.querySelectorAll('.cell')[%d].querySelectorAll('img, .reason')"
     assert tab.evaluate(f"[...{pictures % 0}].map((one) => one.localName)") == ["img"] * 4
     assert tab.evaluate(f"[...{pictures % 20}][2].textContent") == "not converted yet"
@@ -205,6 +210,12 @@ def test_models_are_compared_side_by_side_and_over_each_other(tab: Page, folder:
     tab.press("2")
     assert tab.evaluate("document.getElementById('overtag').textContent") == "<crop>"
     tab.wait("document.getElementById('over').src.endsWith('.jpg') && frame.clientWidth === frame.clientHeight")
+    for left, right in ((2, 1), (1, 2), (2, 0), (0, 2)):  # whichever is cropped, the other is cut to its middle
+        tab.evaluate(f"choose(0, {left}), choose(1, {right})")
+        tab.wait("frame.clientWidth && frame.clientWidth === frame.clientHeight")
+    for left, right in ((1, 0), (3, 1)):
+        tab.evaluate(f"choose(0, {left}), choose(1, {right})")
+        tab.wait("Math.abs(frame.clientWidth / frame.clientHeight - 205 / 256) < 0.02")
     tab.evaluate(
         "left.value = 3, left.dispatchEvent(new Event('change'))".replace("left", "document.getElementById('left')")
     )
@@ -215,16 +226,6 @@ def test_models_are_compared_side_by_side_and_over_each_other(tab: Page, folder:
     assert _line(tab) == 52
     tab.press("Escape")
     _silent(tab)
-
-
-def _shown(tab: Page, path: Path) -> np.ndarray:
-    """What is in the frame of the open pair, without its lower edge, where the names of the sides are."""
-    tab.picture(path)
-    left, top, width, height = tab.evaluate(
-        "(({ left, top, width, height }) => [left, top, width, height])(frame.getBoundingClientRect())"
-    )
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").crop((left, top, left + width, top + height))).astype(int)
 
 
 def test_each_face_is_a_pair_with_its_part_of_the_full_photo(tab: Page, crowd: Path, tmp_path: Path) -> None:
@@ -252,13 +253,13 @@ def test_each_face_is_a_pair_with_its_part_of_the_full_photo(tab: Page, crowd: P
         assert tab.evaluate("document.getElementById('name').textContent") == f"group.jpg, face {number}"
         tab.wait("document.querySelector('.side canvas') && document.getElementById('over').src.startsWith('file:')")
         tab.press("End")
-        before = _shown(tab, tmp_path / "before.png")
+        before = framed(tab, tmp_path / "before.png")
         wanted = cut(group()[0], frame, before.shape[1::-1])
         assert np.abs(before - wanted)[50:-50, 50:-60].mean() < 5, number
         tab.press("Home")
         with Image.open(str(row[0].output)) as image:
             wanted = np.asarray(image.resize(before.shape[1::-1]))
-        assert np.abs(_shown(tab, tmp_path / "after.png") - wanted)[50:-50, 60:-50].mean() < 5, number
+        assert np.abs(framed(tab, tmp_path / "after.png") - wanted)[50:-50, 60:-50].mean() < 5, number
         tab.press("ArrowDown")
     assert tab.evaluate("document.getElementById('name').textContent") == "nobody.png"
     assert tab.evaluate("document.querySelectorAll('.side canvas').length") == 0
@@ -269,10 +270,12 @@ def test_each_face_is_a_pair_with_its_part_of_the_full_photo(tab: Page, crowd: P
 
 def test_faces_are_cut_out_of_what_shows_the_whole_photo(tab: Page, crowd: Path) -> None:
     outs = [crowd / "paste", crowd / "crop"]
-    write_report(read_columns([crowd / "in"], outs), crowd / "compare.html", headings=["paste", "crop"])
-    _open(tab, crowd / "compare.html")
+    words = [facts.words for facts in summarise([crowd / "in"], outs)]
+    write_report(read_columns([crowd / "in"], outs), crowd / "c.html", headings=["paste", "crop"], details=words)
+    _open(tab, crowd / "c.html")
     table = tab.evaluate("document.querySelector('.comparison').innerText")
-    assert "Faces\t5\t4" in table and "No face found\t1\t1" in table and "Converted\t3\t3" in table, table
+    assert "Faces\tput back into the photo\teach on its own" in table and "Faces converted\t5\t4" in table, table
+    assert "No face found\t1\t1" in table and "Converted\t3\t3" in table, table
     assert "1 photo failed" in tab.evaluate("document.querySelector('#failures summary').textContent")
     tab.evaluate("document.querySelectorAll('.cell button')[2].click()")
     tab.wait("document.querySelectorAll('.side canvas').length === 2")  # of the photo and of what was put back into it
@@ -294,6 +297,36 @@ def test_faces_are_cut_out_of_what_shows_the_whole_photo(tab: Page, crowd: Path)
     tab.wait("document.getElementById('over').naturalWidth === 2400 && frame.clientWidth === 2 * frame.clientHeight")
     assert tab.evaluate("document.querySelector('.side canvas')") is None
     tab.press("Escape")
+    _silent(tab)
+
+
+def test_a_phone_shows_all_of_three_columns(tab: Page, folder: Path, tmp_path: Path) -> None:
+    outs = [folder / "a", folder / "b", folder / "a"]
+    words = [facts.words for facts in summarise([folder / "in"], outs)]
+    names = ["epoch-120", "epoch-160", "epoch-200"]
+    write_report(read_columns([folder / "in"], outs), folder / "phone.html", headings=names, details=words)
+    _open(tab, folder / "phone.html")
+    tab.screen(390, 760, phone=True)
+    tab.wait("innerWidth === 390 && document.querySelectorAll('.cell').length")
+    assert tab.evaluate("(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)($('cells').parentElement)") <= 0
+    wide = tab.evaluate("document.querySelector('table').getBoundingClientRect().right")
+    assert wide <= 390, "the last column is seen"
+    tops = "[...document.querySelector('.strip').children].map((box) => box.offsetTop)"
+    first, second, third, fourth = tab.evaluate(tops)
+    assert first == second < third == fourth, "two and two"
+    _open(tab, write(folder))
+    tab.screen(390, 760, phone=True)
+    tab.evaluate("document.querySelector('.cell button').click()")
+    tab.evaluate("toggleApart()")
+    tab.wait("[...document.querySelectorAll('#row img')].filter((image) => image.naturalWidth).length === 2")
+    boxes = tab.evaluate(
+        "[...document.querySelectorAll('#row figure')].map((one) => (({ left, top, width, height }) =>"
+        " [left, top, width, height])(one.getBoundingClientRect()))"
+    )
+    assert boxes[0][0] == boxes[1][0] and boxes[1][1] >= boxes[0][1] + boxes[0][3], "one above the other"
+    assert all(width > 350 and height > 190 for _, _, width, height in boxes)
+    assert tab.evaluate("$('row').scrollHeight <= $('row').clientHeight"), "both at a glance"
+    tab.press("s", "Escape")
     _silent(tab)
 
 
@@ -329,11 +362,12 @@ def test_all_is_printed_and_nothing_is_wider_than_a_phone(tab: Page, folder: Pat
     for page in (write(folder), folder / "compare.html"):
         _open(tab, page)
         tab.screen(1280, 300)
+        tab.wait("innerHeight === 300 && live.size < 21")
         tab.evaluate("dispatchEvent(new Event('beforeprint'))")
-        assert len(_names(tab)) == 21
+        assert len(_names(tab)) == 21 and tab.evaluate("$('failures').open")
         assert tab.evaluate("[...document.querySelectorAll('.cell img')].every((image) => image.complete)")
         tab.evaluate("dispatchEvent(new Event('afterprint'))")
-        assert len(_names(tab)) == 21 or tab.evaluate("live.size") < 21
+        assert tab.evaluate("live.size") < 21 and not tab.evaluate("$('failures').open")
         assert tab.paper().startswith(b"%PDF")
         tab.screen(320, 600, phone=True)
         tab.wait("document.documentElement.scrollWidth <= 320")

@@ -74,6 +74,19 @@ def test_what_failed_and_what_is_still_to_do(photos: Path, tmp_path: Path) -> No
     assert len(list(read_results([photos], out, recursive=False))) == 6
 
 
+def test_a_photo_edited_in_its_size_is_not_done(photos: Path, tmp_path: Path) -> None:
+    convert_folder(photos, tmp_path / "out")
+    edited, touched = photos / "A000210.jpg", photos / "A000365.jpg"
+    data = bytearray(edited.read_bytes())
+    data[-200] ^= 1
+    edited.write_bytes(data)
+    for path in (edited, touched):
+        os.utime(path, (1, 1))
+    items = _named(list(read_results([photos], tmp_path / "out")))
+    assert items["A000210.jpg"].state == PENDING and items["A000365.jpg"].state == DONE
+    assert summarise([photos], [tmp_path / "out"])[0].pending == 1
+
+
 def test_in_place_outputs_and_sheets_are_no_photos(photos: Path, tmp_path: Path) -> None:
     convert_folder(photos, photos, contact_sheet=photos / "sheet.jpg")
     items = _named(list(read_results([photos], photos)))

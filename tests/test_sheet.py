@@ -26,8 +26,7 @@ from h2a_batch.errors import UsageError
 from h2a_batch.framing import cut
 from h2a_batch.layout import A4, Look
 from h2a_batch.page import THEMES, Page, Sheet, draw_pages
-from h2a_batch.pictures import Row
-from h2a_batch.results import Facts, Item, read_columns, summarise
+from h2a_batch.results import Facts, Item, Items, read_columns, summarise
 from h2a_batch.sheet import check_writable, files_of, plan_sheet, write_sheet
 
 __all__ = ["crowd"]  # a fixture
@@ -83,7 +82,7 @@ def _one(tmp_path: Path, item: Item, look: Look) -> tuple[np.ndarray, np.ndarray
     """The two cells of a sheet of one photo."""
     state = {item.state: 1}
     sheet = Sheet(tmp_path / "one.png", [Facts(tmp_path, **state)], 1, "One", look)
-    rows: list[Row] = [(item,)]
+    rows: list[Items] = [(item,)]
     grid = plan_sheet(sheet, rows)
     assert [path for path, _ in write_sheet(sheet, grid, rows)] == [tmp_path / "one.png"]
     with Image.open(tmp_path / "one.png") as image:
@@ -238,8 +237,12 @@ def test_nothing_but_the_file_is_written_and_no_file_replaced_unasked(
     done = h2a_sheet(*where, path, "--pairs-per-page", "7")
     assert "sheet-2.png: the file exists" in done.stderr and not path.exists(), "found out before the first page"
     assert (tmp_path / "sheet-2.png").read_bytes() == b"somebody's"
-    assert h2a_sheet(*where, path, "--pairs-per-page", "7", "--overwrite").returncode == 0
-    assert Image.open(tmp_path / "sheet-2.png").format == "PNG"
+    assert h2a_sheet(*where, path, "--pairs-per-page", "7", "--overwrite").returncode == 2, "it is no sheet"
+    assert (tmp_path / "sheet-2.png").read_bytes() == b"somebody's" and not path.exists()
+    (tmp_path / "sheet-2.png").unlink()
+    assert h2a_sheet(*where, path, "--pairs-per-page", "5").returncode == 0
+    done = h2a_sheet(*where, path, "--pairs-per-page", "7", "--overwrite")
+    assert done.returncode == 0 and "sheet-3.png is left of an earlier sheet" in done.stderr
     for forbidden in (
         results / "out" / f"{NAMES['greek'][:-4]}.png",
         results / "in" / NAMES["greek"],

@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 from conftest import PHOTOS, SHARED, leftovers, tree
 from PIL import Image, ImageOps
+from test_portraits import group, scenery
 
+from h2a_batch.card import FaceRule
+from h2a_batch.faces import Detector
+from h2a_batch.image import decode
+from h2a_batch.search import Search
 from train.__main__ import main
 from train.prepare import FOLDERS, NEAR, SIZE, difference_hash
 
@@ -161,3 +166,25 @@ def test_on_real_sets_no_picture_is_taken_for_another_and_test_stays_apart(tmp_p
             for f in (f"train{letter}", f"test{letter}")
         ]
         assert (hashes[0][:, None] != hashes[1][None]).sum(2).min() > NEAR // 2
+
+
+def test_faces_are_framed_as_in_a_conversion(sources: Path) -> None:
+    group(sources / "humans" / "group.jpg", 0, 1)
+    for path in PORTRAITS:
+        (sources / "humans" / path.name).unlink()
+    (sources / "humans" / "one.jpg").write_bytes(PORTRAITS[4].read_bytes())
+    scenery(900, 600).save(sources / "humans" / "hills.jpg")
+    assert prepare(sources, "out", "--train", 2, "--test", 1, "--faces", "--min-face", 60, "--format", "png") == 0
+    origin = {
+        row["source"]: sources / "out" / row["folder"] / row["file"] for row in rows(sources / "out/pictures.csv")
+    }
+    assert {"humans/group.jpg#1", "humans/group.jpg#2", "humans/one.jpg"} <= set(origin)
+    left_out = rows(sources / "out" / "left_out.csv")
+    assert [(row["source"], row["reason"]) for row in left_out if row["domain"] == "A"] == [
+        ("humans/hills.jpg", "no-face")
+    ]
+    search = Search(Detector().find, FaceRule(), 60, 50, "fail", paste=False)
+    photo = decode(sources / "humans" / "group.jpg", (SIZE, SIZE), "pad", "model", search=search)
+    for number, part in enumerate(photo.parts, 1):
+        with Image.open(origin[f"humans/group.jpg#{number}"]) as made:
+            assert np.array_equal(np.asarray(made), part.pixels)

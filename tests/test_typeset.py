@@ -48,6 +48,22 @@ def test_right_to_left_names_read_from_the_right() -> None:
     arabic, hebrew = line(NAMES["arabic"], 20, 1000), line(NAMES["hebrew"], 20, 1000)
     assert arabic.text == "2024 \u0629\u0644\u0626\u0627\u0639\u0644\u0627 \u0629\u0631\u0648\u0635.jpg"
     assert hebrew.text == "\u05dc\u05e9 (2) \u05d4\u05e0\u05d5\u05de\u05ea.jpg"
+    for name, seen in (  # as libraqm sets them in one font
+        ("\u05ea\u05de\u05d5\u05e0\u05d4_2024.jpg", "2024_\u05d4\u05e0\u05d5\u05de\u05ea.jpg"),
+        ("\u0635\u0648\u0631\u0629_2024.jpg", "2024_\u0629\u0631\u0648\u0635.jpg"),
+        ("\u0635\u0648\u0631\u0629-2024.jpg", "2024-\u0629\u0631\u0648\u0635.jpg"),
+        ("\u05ea\u05de\u05d5\u05e0\u05d4 2024-05-12.jpg", "2024-05-12 \u05d4\u05e0\u05d5\u05de\u05ea.jpg"),
+        ("\u0635\u0648\u0631\u0629 2024-05.jpg", "05-2024 \u0629\u0631\u0648\u0635.jpg"),
+        ("IMG_2024 \u0635\u0648\u0631\u0629.jpg", "IMG_2024 \u0629\u0631\u0648\u0635.jpg"),
+        ("\u05ea\u05de\u05d5\u05e0\u05d4 (2).jpg", "(2) \u05d4\u05e0\u05d5\u05de\u05ea.jpg"),
+        ("\u05ea\u05de\u05d5\u05e0\u05d4 (2 a).jpg", "\u05d4\u05e0\u05d5\u05de\u05ea (2 a).jpg"),
+        ("\u05e6\u05d9\u05dc\u05d5\u05dd.12.jpg", "12.\u05dd\u05d5\u05dc\u05d9\u05e6.jpg"),
+        ("\u05e6\u05d9\u05dc\u05d5\u05dd 50%.jpg", "50% \u05dd\u05d5\u05dc\u05d9\u05e6.jpg"),
+    ):
+        assert line(name, 20, 1000).text == seen, ascii(name)
+        assert set("".join(span.text for span in line(name, 20, 1000).spans)) == set(seen), "all of it is drawn"
+    shortened = line("\u0635\u0648\u0631\u0629" * 9 + " 2024.jpg", 20, 200)
+    assert [span.text for span in shortened.spans][:2] == ["2024", "\u2026"], "cut, the number is still the end"
     joined = line("\u0628\u0628\u0628", 40, 1000).width
     apart = sum(line(letter, 40, 1000).width for letter in "\u0628\u0628\u0628")
     assert joined < 0.9 * apart, "letters are joined"

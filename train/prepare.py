@@ -6,7 +6,8 @@ import csv
 import io
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from h2a_batch.card import FaceRule
 from h2a_batch.errors import PhotoError
+from h2a_batch.faces import Detector, Face
 from h2a_batch.files import replacing
-from h2a_batch.image import decode
+from h2a_batch.image import Photo, decode
+from h2a_batch.search import MOST, Search
 from h2a_batch.source import Scan, Source, Unusable, scan
 from train.errors import TrainError
 from train.evaluate import equal_intervals, save
@@ -38,13 +42,17 @@ Bits = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Picture:
-    """A usable picture: where it is, how the lists call it, and what it looks like."""
+    """A usable picture: where it is, how the lists call it, and what it looks like.
+
+    ``sha256`` is the file's; ``part`` the number of the face in it, left to right, 0 where it is the only one.
+    """
 
     path: Path
     label: str
     sha256: str
     bits: Bits
     mirrored: Bits
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,33 @@ def difference_hash(pixels: NDArray[np.uint8]) -> Bits:
     return np.concatenate([right.ravel(), down.ravel()])
 
 
-def choose(letter: str, folders: Sequence[Path], counts: Counts) -> Domain:
+class Cutter:
+    """Cuts pictures out of files: the middle square, or with `faces` each face as h2a-batch frames it.
+
+    Args:
+        faces: pixels across the smallest face that counts; None: faces are not looked for.
+    """
+
+    def __init__(self, faces: int | None = None) -> None:
+        self._faces = faces
+        self._own = threading.local()  # a detector for each thread
+
+    def __call__(self, path: Path) -> Photo:
+        """The file's pictures as the parts of a `Photo`, each of shape (SIZE, SIZE, 3).
+
+        Raises:
+            PhotoError: it cannot be read, or faces are looked for and it has none.
+        """
+        search = self._faces and Search(self._find, FaceRule(), self._faces, MOST, "fail", paste=False)
+        return decode(path, (SIZE, SIZE), "crop", "model", search=search or None)
+
+    def _find(self, picture: NDArray[np.uint8], smallest: float) -> list[Face]:
+        if not hasattr(self._own, "detector"):
+            self._own.detector = Detector()
+        return list(self._own.detector.find(picture, smallest))
+
+
+def choose(letter: str, folders: Sequence[Path], counts: Counts, cutter: Cutter) -> Domain:
     """Scans, hashes, drops duplicates, and samples one domain; the order of the folders plays no part.
 
     All that is kept differs from all else that is kept, so no test picture is a near duplicate of a training one.
@@ -96,12 +130,12 @@ def choose(letter: str, folders: Sequence[Path], counts: Counts) -> Domain:
     sources, left_out = find(folders)
     usable: list[Picture] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        done = pool.map(read, *zip(*sources, strict=True))
+        done = pool.map(lambda source: read(*source, cutter), sources)
         for found in tqdm(done, f"{letter}: reading", len(sources), disable=None):
-            if isinstance(found, Picture):
-                usable.append(found)
-            else:
+            if isinstance(found, LeftOut):
                 left_out.append(found)
+            else:
+                usable += found
     kept, duplicates = without_duplicates(usable)
     wanted = counts.train + counts.test
     if len(kept) < wanted:
@@ -136,13 +170,18 @@ def find(folders: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[LeftOut]
     return sorted(sources, key=lambda source: (source[1], source[0])), left_out
 
 
-def read(path: Path, label: str) -> Picture | LeftOut:
-    """A picture's identity and hashes, or why it cannot be used."""
+def read(path: Path, label: str, cutter: Cutter) -> list[Picture] | LeftOut:
+    """The identity and hashes of a file's pictures, or why it cannot be used."""
     try:
-        photo = decode(path, (SIZE, SIZE), "crop", "model")
+        photo = cutter(path)
     except PhotoError as error:
         return LeftOut(label, error.kind, error.message)
-    return Picture(path, label, photo.sha256, difference_hash(photo.pixels), difference_hash(photo.pixels[:, ::-1]))
+    pictures = []
+    for number, part in enumerate(photo.parts, 1):
+        which, name = (number, f"{label}#{number}") if len(photo.parts) > 1 else (0, label)
+        bits, mirrored = difference_hash(part.pixels), difference_hash(part.pixels[:, ::-1])
+        pictures.append(Picture(path, name, photo.sha256, bits, mirrored, which))
+    return pictures
 
 
 def without_duplicates(pictures: Iterable[Picture]) -> tuple[list[Picture], list[LeftOut]]:
@@ -153,13 +192,13 @@ def without_duplicates(pictures: Iterable[Picture]) -> tuple[list[Picture], list
     """
     kept: list[Picture] = []
     left_out: list[LeftOut] = []
-    by_sha256: dict[str, Picture] = {}
+    by_content: dict[tuple[str, int], Picture] = {}
     signs = np.empty((1024, 2 * HASH_SIDE**2), np.float32)  # +1 and -1: a product then counts the bits that agree
     for picture in pictures:
-        if same := by_sha256.get(picture.sha256):
+        if same := by_content.get((picture.sha256, picture.part)):
             left_out.append(LeftOut(picture.label, "duplicate", same.label))
             continue
-        by_sha256[picture.sha256] = picture
+        by_content[picture.sha256, picture.part] = picture
         views = np.where(np.stack([picture.bits, picture.mirrored]), np.float32(1), np.float32(-1))
         distances = ((signs.shape[1] - signs[: len(kept)] @ views.T) / 2).min(1)
         if len(kept) and distances.min() <= NEAR:
@@ -173,7 +212,9 @@ def without_duplicates(pictures: Iterable[Picture]) -> tuple[list[Picture], list
     return kept, left_out
 
 
-def write_set(domains: Sequence[Domain], out: Path, format: str, overwrite: bool) -> None:
+def write_set(
+    domains: Sequence[Domain], cutters: Mapping[str, Cutter], out: Path, format: str, overwrite: bool
+) -> None:
     """Writes everything beside `out`, then moves it there in one step.
 
     Raises:
@@ -189,7 +230,7 @@ def write_set(domains: Sequence[Domain], out: Path, format: str, overwrite: bool
         shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed
     try:
         draft.mkdir()
-        _write_files(domains, draft, format)
+        _write_files(domains, cutters, draft, format)
         if out.exists():
             out.rename(old)
         draft.rename(out)
@@ -214,7 +255,7 @@ def check_output(out: Path, overwrite: bool) -> None:
         raise TrainError(f"{out}: not overwritten, as it holds more than a prepared set: {foreign[0]}")
 
 
-def _write_files(domains: Sequence[Domain], out: Path, format: str) -> None:
+def _write_files(domains: Sequence[Domain], cutters: Mapping[str, Cutter], out: Path, format: str) -> None:
     rows: list[tuple[object, ...]] = []
     for domain in domains:
         for part, pictures in (("train", domain.train), ("test", domain.test)):
@@ -223,7 +264,8 @@ def _write_files(domains: Sequence[Domain], out: Path, format: str) -> None:
             names = [f"{number:05d}.{format}" for number in range(1, len(pictures) + 1)]
             targets = [folder / name for name in names]
             with ThreadPoolExecutor(THREADS) as pool:
-                done = pool.map(_write_picture, pictures, targets)
+                cutter = cutters[domain.letter]
+                done = pool.map(lambda *pair: _write_picture(*pair, cutter), pictures, targets)  # noqa: B023 - used here
                 list(tqdm(done, folder.name, len(pictures), disable=None))
             rows += [(folder.name, n, p.label, p.sha256) for n, p in zip(names, pictures, strict=True)]
     _write_csv(out / PICTURES, ("folder", "file", "source", "source_sha256"), rows)
@@ -231,14 +273,14 @@ def _write_files(domains: Sequence[Domain], out: Path, format: str) -> None:
     _write_csv(out / LEFT_OUT, ("domain", "source", "reason", "detail"), left_out)
 
 
-def _write_picture(picture: Picture, target: Path) -> None:
+def _write_picture(picture: Picture, target: Path, cutter: Cutter) -> None:
     try:
-        photo = decode(picture.path, (SIZE, SIZE), "crop", "model")
+        photo = cutter(picture.path)
     except PhotoError as error:
         raise TrainError(f"{picture.path}: {error.message} (it could be read before)") from error
     if photo.sha256 != picture.sha256:
         raise TrainError(f"{picture.path}: the file changed while the set was prepared")
-    save(photo.pixels, target, JPEG_QUALITY)
+    save(photo.parts[max(0, picture.part - 1)].pixels, target, JPEG_QUALITY)
 
 
 def _write_csv(path: Path, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

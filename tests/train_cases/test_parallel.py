@@ -47,7 +47,7 @@ def settings(*values: str) -> list[str]:
 
 
 def finish(process: subprocess.Popen[str], logs: Path) -> str:
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=600)
     for log in sorted(logs.glob("worker_*.log")):
         output += f"\n{log.name}:\n{log.read_text(errors='replace')[-1500:]}"
     return output

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "score a model or a folder of outputs (KID-EfficientNetLite0, structure)"
 
+GRID_PAIRS = 60
 Files = list[Path]
 Pairs = list[tuple[Path, Path]]
 
@@ -114,13 +115,19 @@ def split_reference(files: Sequence[Path]) -> tuple[Files, Files]:
 
 
 def draw_grid(row: tuple[str, Files, Pairs], path: Path) -> None:
-    """One page of before and after, of as many pairs as fit on it, at equal intervals."""
-    from h2a_batch.sheet import PAIRS_ON_PAGE, Pair, check_writable, write_sheet
+    """One page of before and after, of GRID_PAIRS pairs at equal intervals."""
+    from h2a_batch.layout import Look
+    from h2a_batch.results import DONE, Facts, Item, Setting
+    from h2a_batch.sheet import Sheet, check_writable, plan_sheet, write_sheet
     from train.evaluate import equal_intervals
 
     name, _, pairs = row
     if not pairs:
         raise TrainError(f"--grid: no input has the name of an output of {name}")
-    shown = equal_intervals(pairs, min(len(pairs), PAIRS_ON_PAGE))
+    shown = equal_intervals(pairs, min(len(pairs), GRID_PAIRS))
+    rows = [(Item(before, before.name, after, DONE),) for before, after in shown]
     check_writable(path)
-    write_sheet([Pair(before, after) for before, after in shown], path)
+    facts = Facts(path.parent, done=len(pairs), settings=(Setting(name, {}, len(pairs)),))
+    sheet = Sheet(path, [facts], len(shown), name, Look(pairs_per_page=len(shown)))
+    for _ in write_sheet(sheet, plan_sheet(sheet, rows), rows):
+        pass
