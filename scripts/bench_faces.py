@@ -3,7 +3,7 @@
 Without arguments: composes wide photos of 1 to 12 portraits (of ../shared/photos/faces, else of tests/photos), 64 to
 512 pixels large, tilted by up to 30 and then by 30 to 45 degrees, on made-up landscapes. Recall is the share of these
 faces that were found in their place, precision the share of what was found that is one of them. Then photos of three
-sizes are timed, in milliseconds of one processor.
+sizes are timed, in milliseconds of one processor; and whole runs, in photos a second.
 
 With --training FOLDER ...: where eyes and mouth are in the pictures of a training set; the field "face" that a model's
 card should have; and how much of each picture the square around its face then spans.
@@ -15,20 +15,23 @@ import argparse
 import io
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from h2a_batch import convert_folder
 from h2a_batch.card import FaceRule, card_of, find_model
 from h2a_batch.faces import Detector, Face, usual_smallest
 from h2a_batch.framing import frame_of, is_portrait
 from h2a_batch.generator import DEFAULT_MODEL, Generator
+from h2a_batch.search import FACES
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -89,6 +92,28 @@ def measure_time(detector: Detector, smallest: float | None, seed: int) -> None:
         print(f"| {size[0]}x{size[1]} | {read:.0f} ms | {find:.0f} ms |")
 
 
+def measure_runs(photos: int, rounds: int, seed: int) -> None:
+    """Print the photos a second of whole runs over portraits and over wide photos, the ways of converting in turn."""
+    random, people = np.random.default_rng(seed), portraits()
+    print(f"\n| {photos} photos, photos/s | faces | off | crop | paste | off over crop |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for kind in ("portraits", "wide photos"):
+            (folder / kind).mkdir()
+            for number in range(photos):
+                person = people[number % len(people)].image.rotate(number // len(people))
+                wide = compose(people, TIMED[1], 4, random, sides=(100, 500))[0] if kind == "wide photos" else person
+                wide.save(folder / kind / f"{number:04d}.jpg", quality=92)
+            rates: dict[str, list[float]] = {way: [] for way in FACES}
+            for turn, way in product(range(rounds), FACES):
+                summary = convert_folder(folder / kind, folder / f"{kind} {turn} {way}", faces=way)
+                rates[way].append(summary.converted / summary.seconds)
+                faces = summary.faces if way == "paste" else 0
+            off, crop, paste = (statistics.median(rates[way]) for way in ("off", "crop", "paste"))
+            print(f"| {kind} | {faces} | {off:.1f} | {crop:.1f} | {paste:.1f} | {off / crop:.2f} |")
+
+
 def _find(detector: Detector, pixels: NDArray[np.uint8], smallest: float | None) -> list[Face]:
     return detector.find(pixels, smallest or usual_smallest((pixels.shape[1], pixels.shape[0])))
 
@@ -144,6 +169,7 @@ def _shipped_rule() -> FaceRule:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=60, help="to compose for each row of the table (60)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each way of converting (3)")
     parser.add_argument("--min-face", type=float, help="pixels across the narrowest face (as h2a-batch has it)")
     parser.add_argument("--seed", type=int, default=1, help="of the photos (1)")
     parser.add_argument("--training", type=Path, nargs="+", metavar="FOLDER", help="measure these folders' framing")
@@ -156,6 +182,7 @@ def main() -> None:
         find_people(detector, given.photos, given.min_face, given.seed)
         find_nobody(detector, given.photos, given.min_face, given.seed)
         measure_time(detector, given.min_face, given.seed)
+        measure_runs(given.photos, given.rounds, given.seed)
 
 
 if __name__ == "__main__":
