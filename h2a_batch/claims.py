@@ -18,7 +18,8 @@ from h2a_batch.image import is_complete
 from h2a_batch.ledger import NOBODY, Ledger, Made, Output, Row, Task
 from h2a_batch.names import is_image_name, numbered, variants
 from h2a_batch.sheet import is_sheet
-from h2a_batch.source import Source
+from h2a_batch.source import Source, identity
+from h2a_batch.store import Place, Remote, find
 
 _NUMBER = re.compile(r"~\d+$")
 
@@ -28,7 +29,7 @@ def is_current(ledger: Ledger, source: Source) -> bool:
     row = ledger.row(source.real) or _moved_here(ledger, source)
     if row is None or not _is_done(ledger, source, row) or row.size != source.size:
         return False
-    if not all(_is_whole(ledger.out / output.name, output.size) for output in _outputs(ledger, row)):
+    if not all(ledger.size(output.name) == output.size for output in _outputs(ledger, row)):
         return False
     if row.mtime_ns == source.mtime_ns:
         return True
@@ -150,16 +151,16 @@ def _names(ledger: Ledger, source: Source) -> Iterator[str]:
 
 def _is_anothers(ledger: Ledger, source: Source, name: str, originals: Sequence[str]) -> bool:
     """Whether a name in OUT is that of another photo's output, or of what may be an original."""
-    made, path = ledger.made(name), ledger.out / name
+    made = ledger.made(name)
     if made is not None:
         return made.source != source.real
-    return os.path.lexists(path) and _may_be_original(ledger, path, source, originals)
+    return ledger.size(name) is not None and _may_be_original(ledger, ledger.out / name, source, originals)
 
 
 def _is_foreign(ledger: Ledger, name: str) -> bool:
     """Whether a file has a name in OUT that nobody we know made, or that was edited."""
-    made, path = ledger.made(name), ledger.out / name
-    return os.path.lexists(path) and (made is None or _is_edited(made, path))
+    made, size = ledger.made(name), ledger.size(name)
+    return size is not None and (made is None or _is_edited(made, ledger.out / name, size))
 
 
 def _is_free(ledger: Ledger, source: Source, name: str, overwrite: bool, originals: Sequence[str]) -> bool:
@@ -178,13 +179,6 @@ def _outputs(ledger: Ledger, row: Row) -> list[Output]:
     return _portraits(ledger, row.source) or [Output(row.output, row.output_size or 0)]
 
 
-def _is_whole(path: Path, size: int) -> bool:
-    try:
-        return os.lstat(path).st_size == size
-    except OSError:
-        return False
-
-
 def _is_done(ledger: Ledger, source: Source, row: Row) -> bool:
     return row.state in ("done", NOBODY) and row.settings == ledger.key and _has_natural_name(source, row)
 
@@ -199,7 +193,7 @@ def _has_natural_name(source: Source, row: Row) -> bool:
 def _moved_here(ledger: Ledger, source: Source) -> Row | None:
     """The record of a source that lay elsewhere and was moved here with its content; it is brought up to date."""
     made = ledger.made(source.output)
-    if made is None or not made.source or made.sha256 is None or os.path.lexists(made.source):
+    if made is None or not made.source or made.sha256 is None or _is_still_there(made.source, source.path):
         return None
     row = ledger.row(made.source)
     if row is None or row.size != source.size or _content(source) != made.sha256:
@@ -209,26 +203,43 @@ def _moved_here(ledger: Ledger, source: Source) -> Row | None:
     return ledger.row(source.real)
 
 
-def _is_edited(made: Made, path: Path) -> bool:
+def _is_edited(made: Made, path: Place, size: int) -> bool:
     """Whether somebody changed an output: not the recorded size, and yet whole. What is cut short is not edited."""
-    if path.is_symlink() or not path.is_file():
+    if isinstance(path, Path) and (path.is_symlink() or not path.is_file()):
         return True
-    return made.size is not None and made.size != path.stat().st_size and is_complete(path)
+    return made.size is not None and made.size != size and is_complete(path)
 
 
-def _may_be_original(ledger: Ledger, path: Path, source: Source, originals: Sequence[str]) -> bool:
-    if path.exists() and os.path.samefile(path, source.path):
+def _is_still_there(name: str, like: Place) -> bool:
+    """Whether a photo on record lies where it was; one in a store that this run does not read from is taken to."""
+    if "://" not in name:
+        return os.path.lexists(name)
+    try:
+        return not isinstance(like, Remote) or find(Remote(name, like.endpoint)) is not None
+    except OSError:
+        return True
+
+
+def _may_be_original(ledger: Ledger, path: Place, source: Source, originals: Sequence[str]) -> bool:
+    if isinstance(path, Remote):
+        return path.url == source.real or _is_below(path, [root for root in originals if not _holds(root, ledger)])
+    if isinstance(source.path, Path) and path.exists() and os.path.samefile(path, source.path):
         return True
     # in an OUT that lies inside an input no photos are looked for
-    inside = [root for root in originals if not ledger.real_out.startswith(root + os.sep)]
+    inside = [root for root in originals if not _holds(root, ledger)]
     real_folder = os.path.realpath(path.parent)
     if not (real_folder + os.sep).startswith(ledger.real_out + os.sep):  # a link leads out of OUT
         inside = list(originals)
     return _is_below(path, inside)
 
 
-def _is_below(path: Path, folders: Sequence[str]) -> bool:
-    real = os.path.join(os.path.realpath(path.parent), path.name)
+def _holds(folder: str, ledger: Ledger) -> bool:
+    """Whether OUT lies in a folder."""
+    return ledger.real_out.startswith(folder + os.sep)
+
+
+def _is_below(path: Place, folders: Sequence[str]) -> bool:
+    real = identity(path)
     return any(real.startswith(folder + os.sep) for folder in folders)
 
 

@@ -128,9 +128,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "paths",
         nargs="+",
-        type=Path,
         metavar="IN ... OUT",
-        help="folders or files of photos, and the folder for the results",
+        help="folders or files of photos, and the folder for the results; any may be in an object store: s3://BUCKET/FOLDER",
     )
     _add_output(parser.add_argument_group("output"))
     _add_faces(parser.add_argument_group("faces"))
@@ -210,6 +209,20 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         default="",
         metavar="D:G:E",
         help="threads to decode, generate and encode; G alone sets the generators (default: by cores)",
+    )
+    group.add_argument(
+        "--endpoint",
+        default="",
+        metavar="URL",
+        help="address of the object store, for s3:// anywhere but at Amazon, and for obs://",
+    )
+    group.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="HOST:PORT",
+        help="run on all nodes of a Ray cluster that see IN and OUT by the same paths "
+        "(default without an address: the cluster of this machine)",
     )
 
 

@@ -7,12 +7,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 
 from h2a_batch.events import Event, FileResult, Summary
+from h2a_batch.store import Place
 from h2a_batch.typeset import printable, undrawn
 
 
@@ -208,7 +208,7 @@ def _files(result: FileResult) -> str:
     return f"{shown(result.output)}{more}"
 
 
-def _text(path: Path | None) -> str | None:
+def _text(path: Place | None) -> str | None:
     return None if path is None else str(path)
 
 

@@ -26,6 +26,7 @@ from h2a_batch.names import variants
 from h2a_batch.options import Options
 from h2a_batch.settle import is_open_for_writing
 from h2a_batch.source import Source
+from h2a_batch.store import Place, real_path
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS disposals (  -- what is still to be done with photos in IN
@@ -56,9 +57,11 @@ class Disposal:
         tell: called with what became of a photo: ``archived``, ``deleted``, ``moved`` or ``kept``.
     """
 
-    def __init__(self, ledger: Ledger, options: Options, inputs: Sequence[Path], tell: Callable[[Event], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, options: Options, inputs: Sequence[Place], tell: Callable[[Event], None]
+    ) -> None:
         self._ledger, self._tell = ledger, tell
-        self._inputs = [os.path.realpath(path) for path in inputs]
+        self._inputs = [real_path(path) for path in inputs]
         self._archive, self._failures = options.archive, options.failures
         self._delete = options.on_success == "delete"
         self._planned: list[str] = []
@@ -92,8 +95,9 @@ class Disposal:
         planned, self._planned = self._planned, []
         entries = [entry for real in planned if (entry := self._entry(real))]
         rows = [self._ledger.row(entry.source) for entry in entries]
-        outputs = {(self._ledger.out / row.output).parent for row in rows if row and row.output}
-        for folder in {level for output in outputs for level in _levels(output, self._ledger.out)}:
+        out = Path(str(self._ledger.out))  # not in an object store, where nothing is planned
+        outputs = {(out / row.output).parent for row in rows if row and row.output}
+        for folder in {level for output in outputs for level in _levels(output, out)}:
             _sync(folder)
         for entry in entries:
             self._try(entry)
@@ -231,7 +235,7 @@ class Disposal:
         return next(place for place in places if not os.path.lexists(place) and not self._ledger.is_output(place))
 
 
-def check_rules(options: Options, out: Path, inputs: Sequence[str]) -> None:
+def check_rules(options: Options, out: Place, inputs: Sequence[str]) -> None:
     """Make the folders that photos are to go to.
 
     Args:
@@ -240,7 +244,7 @@ def check_rules(options: Options, out: Path, inputs: Sequence[str]) -> None:
     Raises:
         UsageError: one is OUT or an input, holds one, or lies in OUT; or it cannot be made or written.
     """
-    real_out = os.path.realpath(out)
+    real_out = real_path(out)
     for folder in filter(None, (options.archive, options.failures)):
         real = os.path.realpath(folder)
         if any((place + os.sep).startswith(real + os.sep) for place in (real_out, *inputs)):

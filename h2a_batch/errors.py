@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
 EXIT_UNUSABLE = 2
@@ -22,6 +24,9 @@ class H2AError(Exception):
         super().__init__(message)
         self.message = message
         self.advice = advice
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.advice)
 
     def __str__(self) -> str:
         return f"{self.message}; {self.advice}" if self.advice else self.message
@@ -53,6 +58,12 @@ class StorageError(H2AError):
     exit_code = EXIT_SOME_FAILED
 
 
+class ClusterError(H2AError):
+    """The cluster went away, or no node can do the work: the run stops, and the next one goes on from there."""
+
+    exit_code = EXIT_SOME_FAILED
+
+
 class PhotoError(H2AError):
     """One photo cannot be converted; the run goes on without it.
 
@@ -67,3 +78,6 @@ class PhotoError(H2AError):
     def __init__(self, kind: str, message: str, advice: str = "") -> None:
         super().__init__(message, advice)
         self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.kind, self.message, self.advice)

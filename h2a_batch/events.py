@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
+from h2a_batch.store import Place
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,14 @@ class FileResult:
         faces: how many faces were found and converted; 0 where the photo was converted as a whole.
     """
 
-    path: Path
+    path: Place
     state: str
-    output: Path | None = None
+    output: Place | None = None
     kind: str = ""
     message: str = ""
     seconds: float = 0.0
     trace: str = ""
-    outputs: tuple[Path, ...] = ()
+    outputs: tuple[Place, ...] = ()
     faces: int = 0
 
 
@@ -77,15 +78,16 @@ class Event:
 
     Args:
         kind: ``ready``, ``gone`` and ``back`` (an input), ``full`` and ``free`` (OUT), ``polling``, ``ignored``;
-            ``archived``, ``deleted``, ``moved`` and ``kept`` (a photo after its conversion).
+            ``archived``, ``deleted``, ``moved`` and ``kept`` (a photo after its conversion); ``lost`` and ``refused``
+            (a node of a cluster, by its address), ``waiting`` (for such nodes).
         path: the photo or folder it is about.
         target: where the photo is now.
         message: one line for people.
     """
 
     kind: str
-    path: Path
-    target: Path | None = None
+    path: Place
+    target: Place | None = None
     message: str = ""
 
 

@@ -3,23 +3,72 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from h2a_batch.errors import BusyError
+from h2a_batch.errors import BusyError, PhotoError, StorageError
+from h2a_batch.store import Place, Remote, delete, get, put
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
 
 
-def sha256_of(path: Path) -> str:
+def opened(where: Place) -> BinaryIO:
+    """A file, or an object in memory, open for reading.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return io.BytesIO(get(where)) if isinstance(where, Remote) else open(where, "rb")
+
+
+def sha256_of(where: Place) -> str:
     """The sha256 of a file, in hex."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with opened(where) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def write_output(where: Place, data: bytes) -> None:
+    """Write an output, whole or not at all; its folder is made if it is not there.
+
+    Raises:
+        StorageError: the volume is full, or it or the store went away.
+        PhotoError: this file alone cannot be written.
+    """
+    try:
+        if isinstance(where, Remote):
+            put(where, data)
+            return
+        where.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(where) as file:
+            file.write(data)
+    except OSError as error:
+        what = f"{where}: cannot be written ({error.strerror or error})"
+        if isinstance(where, Remote) and isinstance(error, (ConnectionError, PermissionError, FileNotFoundError)):
+            raise StorageError(what, "check the store and run again: it goes on from here") from error
+        if error.errno in _FULL:
+            raise StorageError(what, "free space there and run again: it goes on from here") from error
+        raise PhotoError("output", what, "check the folder's permissions") from error
+
+
+def remove(where: Place) -> None:
+    """Remove a file or object; none of that name is as good.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if isinstance(where, Remote):
+        delete(where)
+    else:
+        where.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -46,8 +95,8 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".h2a-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
 
 
-def hold(folder: Path) -> int:
-    """Hold a folder of OUT for this process, and return what to close to let go.
+def hold(folder: Path, out: Place) -> int:
+    """Hold the folder of OUT's ledger for this process, and return what to close to let go.
 
     The system lets go when the process ends, however it ends.
 
@@ -63,7 +112,7 @@ def hold(folder: Path) -> int:
         holder = os.read(guard, 32).decode("ascii", "replace").strip() or "?"
         os.close(guard)
         raise BusyError(
-            f"{folder.parent}: another run (process {holder}) is writing here",
+            f"{out}: another run (process {holder}) is writing here",
             "wait for it, or choose another OUT",
         ) from error
     except OSError:  # a network share without locks: SQLite's own still keep the ledger whole

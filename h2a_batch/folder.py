@@ -12,16 +12,18 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from h2a_batch import cluster
 from h2a_batch.card import find_model, identify
 from h2a_batch.disposal import check_rules
 from h2a_batch.errors import H2AError, UsageError
 from h2a_batch.events import Event, FileResult, Summary
 from h2a_batch.generator import Generator
-from h2a_batch.ledger import Ledger
+from h2a_batch.ledger import Ledger, ledger_folder
 from h2a_batch.names import is_image_name
 from h2a_batch.options import Options, with_settings
 from h2a_batch.run import Run, load
-from h2a_batch.source import LEDGER_FOLDER, Ignored, check_inputs, scan
+from h2a_batch.source import Ignored, check_inputs, scan
+from h2a_batch.store import Place, Remote, absolute, check_reachable, place, real_path
 
 IN_PLACE_SUFFIX = "_anime"
 
@@ -40,7 +42,7 @@ def convert_folder(
     """Convert photos to anime faces, as ``h2a-batch IN OUT`` does.
 
     Args:
-        inputs: a folder, a file, or several.
+        inputs: a folder, a file, or several; in an object store by URL.
         out: the output folder; made if it is not there.
         options: what to do; or give its fields as keywords: ``convert_folder("in", "out", format="jpg")``.
         on_file: called in this thread with what became of each photo.
@@ -54,18 +56,23 @@ def convert_folder(
     Raises:
         UsageError, ModelError, RuntimeMissingError, BusyError, LedgerError: nothing could run.
         StorageError: the output volume is full or gone; the next run goes on from there.
+        ClusterError: with ``ray``, the cluster went away or no node of it can do the work; the same.
     """
     options = with_settings(options or Options(), settings)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    paths, target = check_inputs([Path(path) for path in given], options.recursive), Path(os.path.abspath(out))
+    target = absolute(place(os.fspath(out), options.endpoint))
+    places = [place(os.fspath(path), options.endpoint) for path in given]
+    _check_stores([*places, target], options)
+    paths = check_inputs(places, options.recursive)
     _check_out(target)
     _check_watched(paths, options)
-    originals = [os.path.realpath(path if path.is_dir() else path.parent) for path in paths]
-    if os.path.realpath(target) in originals and not options.suffix:
+    originals = [real_path(path if path.is_dir() else path.parent) for path in paths]
+    if real_path(target) in originals and not options.suffix:
         options = replace(options, suffix=IN_PLACE_SUFFIX)
     ended = stop or threading.Event()
     tell, tell_event = on_file or (lambda result: None), on_event or (lambda event: None)
-    with _opened(target, options, originals) as (ledger, model, generator):
+    joined = cluster.joined(options.ray) if options.ray and not options.dry_run else contextlib.nullcontext()
+    with joined, _opened(target, options, originals) as (ledger, model, generator):
         run = Run(paths, options, ledger, originals, tell, tell_event, ended)
         with _counting(run, None if options.watch else on_total):
             run.work(model, generator)
@@ -73,17 +80,20 @@ def convert_folder(
 
 
 @contextlib.contextmanager
-def _opened(out: Path, options: Options, originals: Sequence[str]) -> Iterator[tuple[Ledger, Path, Generator | None]]:
+def _opened(out: Place, options: Options, originals: Sequence[str]) -> Iterator[tuple[Ledger, Path, Generator | None]]:
     """OUT's ledger, the model's file, and in a first run the generator: what does not load leaves no trace in OUT."""
     model = find_model(options.model)
     sha256, framing, rule = identify(model)
-    first_run = not (out / LEDGER_FOLDER).exists() and not options.dry_run
-    generator = load(model, options) if first_run else None
+    first_run = not ledger_folder(out).exists() and not options.dry_run
+    generator = load(model, options) if first_run and not options.ray else None
     if not options.dry_run:
         check_rules(options, out, originals)
     try:
         ledger = Ledger(out, options.settings(sha256, framing, rule), read_only=options.dry_run)
     except OSError as error:
+        if isinstance(out, Remote):
+            what = f"{ledger_folder(out)}: the ledger cannot be kept there ({error.strerror})"
+            raise UsageError(what, "set XDG_STATE_HOME to a folder that can be written") from error
         raise UsageError(f"{out}: cannot be written ({error.strerror})", "choose another OUT") from error
     with ledger:
         ledger.name_model(sha256, model.stem)
@@ -110,13 +120,32 @@ def _counting(run: Run, on_total: Callable[[int], None] | None) -> Iterator[None
         ended.set()
 
 
-def _check_watched(paths: Sequence[Path], options: Options) -> None:
+def _check_stores(places: Sequence[Place], options: Options) -> None:
+    """What needs files is not for object stores."""
+    stores = [place for place in places if isinstance(place, Remote)]
+    asked = {
+        "--watch": options.watch,
+        "--on-success": options.on_success != "keep",
+        "--on-failure": options.on_failure != "keep",
+        "--contact-sheet": options.contact_sheet is not None,
+        "--report": options.report is not None,
+    }
+    for name in (name for name in asked if asked[name] and stores):
+        raise UsageError(f"{stores[0]}: {name} is for folders, and this is in an object store", f"leave {name} out")
+
+
+def _check_watched(paths: Sequence[Place], options: Options) -> None:
     files = [path for path in paths if options.watch and not path.is_dir()]
     if files:
         raise UsageError(f"{files[0]}: --watch is for folders, and this is a file", "name the folder that it lies in")
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Place) -> None:
+    if isinstance(out, Remote):
+        check_reachable(out)
+        if not out.is_dir():
+            raise UsageError(f"{out}: OUT is an object, not a folder", "name a folder for the results")
+        return
     if os.path.exists(out) and not os.path.isdir(out):
         raise UsageError(f"{out}: OUT is not a folder", "name a folder for the results")
     if not os.path.exists(out) and is_image_name(out.name):

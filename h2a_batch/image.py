@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from h2a_batch.blend import paste
-from h2a_batch.errors import PhotoError
+from h2a_batch.errors import PhotoError, StorageError
+from h2a_batch.files import opened
 from h2a_batch.framing import Frame, cut
+from h2a_batch.kinds import HEIF, sniff
 from h2a_batch.reader import AGAIN, HAVE_HEIF, READERS, Reader, Scaled, exif_of, explained, open_image, to_srgb
 from h2a_batch.search import Search
-from h2a_batch.source import HEIF, sniff
+from h2a_batch.store import Place, Remote, get
 
 _PILLOW_FORMAT = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 _MOST_JPEG_EXIF = 65_000  # bytes; a JPEG cannot hold more
@@ -118,23 +120,45 @@ def place(photo: Size, frame: Size, fit: str, size: str) -> Placement:
     return Placement(crop, content, output)
 
 
+def fetch(path: Remote) -> bytes:
+    """The bytes of an object, for `decode`.
+
+    Raises:
+        PhotoError: it cannot be read.
+        StorageError: the store cannot be reached any more.
+    """
+    try:
+        return get(path)
+    except ConnectionError as error:
+        what = f"{path}: the store cannot be reached ({error.strerror})"
+        raise StorageError(what, "run again when it is back: it goes on from here") from error
+    except FileNotFoundError as error:
+        raise PhotoError("vanished", "the object is no longer there", "run again when it is back") from error
+    except OSError as error:
+        raise PhotoError(
+            "unreadable", f"the object cannot be read: {error.strerror}", "check its permissions"
+        ) from error
+
+
 def decode(
-    path: Path, frame: Size, fit: str, size: str, keep_metadata: bool = False, search: Search | None = None
+    path: Path | bytes, frame: Size, fit: str, size: str, keep_metadata: bool = False, search: Search | None = None
 ) -> Photo:
     """Read a photo upright, in sRGB and in the model's frame.
 
     Args:
+        path: a file, or the bytes of one.
         search: finds the faces, each of which becomes a part of its own; without it the photo is one part.
 
     Raises:
         PhotoError: the file cannot be read as a photo; ``kind`` says why.
     """
+    wish = _Wish(frame, fit, size, keep_metadata, search)
+    if isinstance(path, bytes):
+        return _decode_open(io.BytesIO(path), wish)
     try:
         with open(path, "rb") as file:
             before = os.fstat(file.fileno())
-            if before.st_size == 0:
-                raise PhotoError("empty", "the file is empty (0 bytes)", AGAIN)
-            photo = _decode_open(file, _Wish(frame, fit, size, keep_metadata, search))
+            photo = _decode_open(file, wish)
             after = os.fstat(file.fileno())
     except FileNotFoundError as error:
         raise PhotoError("vanished", "the file is no longer there", "run again when it is back") from error
@@ -221,10 +245,10 @@ def extent_of(path: Path) -> Size | None:
         return None
 
 
-def is_complete(path: Path) -> bool:
+def is_complete(path: Place) -> bool:
     """Whether a file is an image that can be read to its end."""
     try:
-        with Image.open(path, formats=READERS) as image:
+        with opened(path) as file, Image.open(file, formats=READERS) as image:
             image.load()
     except Exception:  # Pillow's readers raise a dozen kinds for broken data
         return False
@@ -245,6 +269,8 @@ class _Wish:
 def _decode_open(file: BinaryIO, wish: _Wish) -> Photo:
     digest = hashlib.sha256()
     head = file.read(64)
+    if not head:
+        raise PhotoError("empty", "the file is empty (0 bytes)", AGAIN)
     kind = sniff(head)
     if kind is None:
         raise PhotoError("not-an-image", "its content is no image of a known kind", "check where it came from")

@@ -23,8 +23,10 @@ from h2a_batch.database import VERSION, as_bytes, connect, storage
 from h2a_batch.errors import LedgerError, StorageError
 from h2a_batch.files import hold, replacing, temporary_path
 from h2a_batch.framing import Frame
+from h2a_batch.mirror import Mirror, state_folder
 from h2a_batch.options import settings_key
 from h2a_batch.source import LEDGER_FOLDER, Source
+from h2a_batch.store import Place, Remote, real_path
 
 NOBODY = "no-face"  # the state of a photo that was passed over because nobody is in it
 DELETED = "//deleted-"  # behind the path of a photo that was deleted on success; no real path has two slashes
@@ -37,11 +39,11 @@ class Task:
     """A photo to convert, and the file to make of it: its name relative to OUT."""
 
     source: Source
-    out: Path
+    out: Place
     name: str
 
     @property
-    def output(self) -> Path:
+    def output(self) -> Place:
         """The file to make."""
         return self.out / self.name
 
@@ -95,6 +97,8 @@ _ROW, _MADE = ", ".join(Row.__dataclass_fields__), ", ".join(Made.__dataclass_fi
 class Ledger:
     """The ledger of one output folder. Use it as a context manager; safe to share between threads.
 
+    That of an OUT in an object store is kept in this user's own files, see `mirror`.
+
     Args:
         out: the output folder; made if it is not there.
         settings: canonical text of what decides an output's bytes.
@@ -103,22 +107,26 @@ class Ledger:
     Raises:
         BusyError: another run holds this folder.
         LedgerError: the ledger cannot be opened, is damaged, or of a newer version.
+        UsageError: OUT is in an object store that cannot be used.
         OSError: OUT cannot be made or written.
     """
 
-    def __init__(self, out: Path, settings: str, read_only: bool = False) -> None:
+    def __init__(self, out: Place, settings: str, read_only: bool = False) -> None:
         self.out = out
-        self.real_out = os.path.realpath(out)
-        self.folder = out / LEDGER_FOLDER
+        self.real_out = real_path(out)
+        self.folder = ledger_folder(out)
         self.key = settings_key(settings)
         self.read_only = read_only
         self._lock = threading.RLock()
-        self._guard = None if read_only else hold(self.folder)
+        self._guard = None if read_only else hold(self.folder, out)
         self._committed = time.monotonic()
+        self._mirror = Mirror(out, self.folder, read_only) if isinstance(out, Remote) else None
         try:
-            self._db = connect(self.folder / "ledger.sqlite", read_only)
+            self._db = connect(self._mirror.begin() if self._mirror else self.folder / "ledger.sqlite", read_only)
             self.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", self.key, settings)
             self.commit()
+            if self._mirror:
+                self._mirror.attach(self._db, self._lock)
         except StorageError as error:  # before anything was made it is no half-done run
             self._release()
             raise LedgerError(error.message, error.advice) from error
@@ -132,10 +140,14 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._lock, contextlib.suppress(sqlite3.Error):
-            self._db.commit()
-        self._db.close()
-        self._release()
+        try:
+            with self._lock, contextlib.suppress(sqlite3.Error):
+                self._db.commit()
+            if self._mirror:
+                self._mirror.end(lost=isinstance(error, StorageError))
+        finally:
+            self._db.close()
+            self._release()
 
     def row(self, source: str) -> Row | None:
         """What is known of an input, by its real path."""
@@ -177,10 +189,12 @@ class Ledger:
         self._close(source, "done", sha256, sum(output.size for output in outputs), None, seconds)
         made = list(outputs)
         if portraits:  # the photo's own name stays its own, whether an older output has it or nothing
-            made.append(Output(task.name, task.output.stat().st_size if task.output.is_file() else 0))
+            made.append(Output(task.name, self.size(task.name) or 0))
         for output in made:
             query = "UPDATE outputs SET sha256 = ?, size = ? WHERE name = CAST(? AS TEXT)"
             self.execute(query, sha256, output.size, output.name)
+        if self._mirror:
+            self._mirror.wrote([(output.name, output.size) for output in outputs])
         self._tidy(source)
         self.execute("DELETE FROM faces WHERE source = CAST(? AS TEXT)", source)
         for number, face in enumerate(faces, 1):
@@ -219,7 +233,7 @@ class Ledger:
         self._close(task.source.real, "failed", None, None, error, seconds)
         self._tidy(task.source.real)
 
-    def unusable(self, path: Path, error: str) -> None:
+    def unusable(self, path: Place, error: str) -> None:
         """Record an input that cannot even be reached."""
         self.execute(
             "INSERT OR REPLACE INTO files (source, size, mtime_ns, settings, natural, state, error, updated)"
@@ -230,15 +244,27 @@ class Ledger:
             time.time(),
         )
 
-    def output_of(self, source: Source) -> Path | None:
+    def size(self, name: str) -> int | None:
+        """Bytes of what has a name in OUT, whatever it is; None where nothing has."""
+        if self._mirror:
+            return self._mirror.size(name)
+        try:
+            return os.lstat(f"{self.out}/{name}").st_size
+        except OSError:
+            return None
+
+    def output_of(self, source: Source) -> Place | None:
         """A source's output where it has a complete one."""
         row = self.row(source.real)
-        path = self.out / row.output if row and row.output and row.state == "done" else None
-        return path if path and path.exists() else None
+        there = row and row.output and row.state == "done" and self.size(row.output) is not None
+        return self.out / row.output if row and row.output and there else None
 
-    def is_output(self, path: Path) -> bool:
+    def is_output(self, path: Place) -> bool:
         """Whether a path in OUT is the name of an output, made or about to be made; links count as what they name."""
-        names = {os.path.relpath(path, self.out), os.path.relpath(os.path.realpath(path), self.real_out)}
+        if self._mirror or isinstance(path, Remote):
+            name = str(path)[len(self.real_out) + 1 :]
+            return self.made(name) is not None or (self._mirror is not None and self._mirror.is_left_behind(name))
+        names = {os.path.relpath(path, str(self.out)), os.path.relpath(os.path.realpath(path), self.real_out)}
         return any(self.made(name) is not None for name in names)
 
     def sheets(self) -> frozenset[Path]:
@@ -318,6 +344,8 @@ class Ledger:
 
     def clean(self) -> None:
         """Remove the temporary files that a killed run left behind; call it before the first `start`."""
+        if isinstance(self.out, Remote):
+            return
         query = "SELECT name FROM outputs JOIN files USING (source) WHERE outputs.size IS NULL AND state = 'started'"
         for (name,) in self.select(query):
             with contextlib.suppress(OSError):
@@ -341,10 +369,10 @@ class Ledger:
         """Names that were not used in the end: an older output keeps its own, any other file there is not ours."""
         query = "SELECT name FROM outputs WHERE source = CAST(? AS TEXT) AND size IS NULL"
         for (name,) in self.select(query, source):
-            try:
-                size = (self.out / str(name)).stat().st_size
+            size = self.size(str(name))
+            if size is not None:
                 self.execute("UPDATE outputs SET size = ? WHERE name = CAST(? AS TEXT)", size, name)
-            except OSError:
+            else:
                 self.execute("DELETE FROM outputs WHERE name = CAST(? AS TEXT)", name)
 
     def _one(self, query: str, *values: object) -> tuple[object, ...] | None:
@@ -365,3 +393,8 @@ class Ledger:
         if self._guard is not None:
             os.close(self._guard)
             self._guard = None
+
+
+def ledger_folder(out: Place) -> Path:
+    """Where the ledger of an OUT is kept."""
+    return state_folder(out) if isinstance(out, Remote) else out / LEDGER_FOLDER

@@ -21,6 +21,7 @@ SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".pdf")
 OUTPUT_VERSION = 1  # raised when the same options come to give other pixels
 ARCHIVE, MOVE = "archive=", "move="
 _GENERATOR_BYTES = 300_000_000  # of memory, with room to spare
+_CLUSTER = re.compile(r"auto|(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}")
 _DEVICE = re.compile(r"cpu|auto|ascend(:\d+)?")
 
 
@@ -46,12 +47,12 @@ class Workers:
             raise UsageError(f"--workers {text}: not a number of workers", "write decode:generator:encode, as in 2:4:1")
         return cls(*(int(part or 0) for part in parts))
 
-    def filled(self, device: str) -> Workers:
-        """Numbers for the stages that were left open, from the cores this process may use.
+    def filled(self, device: str, cores: int | None = None) -> Workers:
+        """Numbers for the stages that were left open, from the cores this process may use, or from those given.
 
         On CPU one one-thread generator a core is fastest, where memory allows; an Ascend card runs one, in batches.
         """
-        cores = available_cores()
+        cores = cores or available_cores()
         generators = min(cores, max(1, available_memory() // _GENERATOR_BYTES)) if device == "cpu" else 1
         return Workers(
             decode=self.decode or max(2, math.ceil(cores / 2)),
@@ -95,6 +96,8 @@ class Options:
     min_face: int | None = None
     max_faces: int = MOST
     no_face: str = "convert"
+    ray: str | None = None
+    endpoint: str = ""
 
     def __post_init__(self) -> None:
         _require(self.format in FORMATS, f"--format {self.format}: choose one of {', '.join(FORMATS)}")
@@ -146,6 +149,10 @@ class Options:
                 f"--{name.replace('_', '-')} needs the photos where they are: "
                 "not with --watch, --on-success or --on-failure, but h2a-sheet later",
             )
+        _require(
+            self.ray is None or _CLUSTER.fullmatch(self.ray) is not None,
+            f"--ray {self.ray}: choose HOST:PORT, or write --ray alone and last for the cluster of this machine",
+        )
         self._check_watch()
 
     def _check_watch(self) -> None:

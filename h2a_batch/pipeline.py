@@ -7,7 +7,6 @@ and arrays pass without copies.
 
 from __future__ import annotations
 
-import errno
 import queue
 import threading
 import time
@@ -23,16 +22,17 @@ from numpy.typing import NDArray
 
 from h2a_batch.errors import H2AError, ModelError, PhotoError, StorageError
 from h2a_batch.faces import Detector, Face
-from h2a_batch.files import replacing
+from h2a_batch.files import write_output
 from h2a_batch.framing import Frame
 from h2a_batch.generator import Generator
-from h2a_batch.image import Photo, decode, encode, finish
+from h2a_batch.image import Photo, decode, encode, fetch, finish
 from h2a_batch.ledger import Output, Task
 from h2a_batch.options import Options, Workers
+from h2a_batch.store import Remote
 
 NameFaces = Callable[[Task, int], Sequence[str]]
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
 _HANDFUL = 4  # photos for which one generator will do
+_CALLERS = 16  # threads that read from a store, and at least half as many that write to one: they mostly wait
 _FILL_SECONDS = 0.05  # how long a batch that is not full waits for one more photo
 
 
@@ -60,6 +60,7 @@ class _Job:
     task: Task
     started: float = field(default_factory=time.perf_counter)
     ended: float = 0.0
+    data: Path | bytes = b""  # the file, or what was fetched
     photo: Photo | None = None
     painted: list[NDArray[np.uint8]] = field(default_factory=list)
     outputs: tuple[Output, ...] = ()
@@ -101,7 +102,7 @@ def convert(
     try:
         while flying or not exhausted:
             paused = False
-            while flying < room and not exhausted and not paused:
+            while flying < room + stages.calling and not exhausted and not paused:
                 try:
                     task = next(waiting)
                 except StopIteration:
@@ -109,7 +110,7 @@ def convert(
                     break
                 paused = task is None
                 if task is not None:
-                    stages.arrivals.put(_Job(task))
+                    stages.take(_Job(task))
                     flying += 1
             if flying > _HANDFUL:
                 stages.use_all_generators()
@@ -129,7 +130,9 @@ class _Stages:
         self.generator = generator
         self.name_faces = name_faces
         self.closing = False
+        self.calling = 0  # photos that are waited for, or with, beside those that are worked on
         self._loading = threading.Lock()
+        self.named: queue.Queue[_Job | None] = queue.Queue()
         self.arrivals: queue.Queue[_Job | None] = queue.Queue()
         self.decoded: queue.Queue[_Job | None] = queue.Queue()
         self.painted: queue.Queue[_Job | None] = queue.Queue()
@@ -138,7 +141,20 @@ class _Stages:
         self._spare_generators = workers.generator - 1
         self._start("decode", workers.decode, lambda number: self._decoder())
         self._start("generator", 1, lambda number: self._generate(generator))
+        self._encoders = workers.encode
         self._start("encode", workers.encode, lambda number: self._each(self.painted, self._encode, self.departures))
+
+    def take(self, job: _Job) -> None:
+        """Send a photo on its way."""
+        far = isinstance(job.task.source.path, Remote), isinstance(job.task.out, Remote)
+        if any(far) and not self.calling:
+            self.calling = _CALLERS
+            fetchers, more = _CALLERS if far[0] else 0, max(0, _CALLERS // 2 - self._encoders) if far[1] else 0
+            self._start("fetch", fetchers, lambda number: self._each(self.named, self._fetch, self.arrivals))
+            self._start("encode", more, lambda number: self._each(self.painted, self._encode, self.departures))
+        if isinstance(job.task.source.path, Path):
+            job.data = job.task.source.path
+        (self.named if far[0] else self.arrivals).put(job)
 
     def use_all_generators(self) -> None:
         """Let the other generators join in, one after the other, as long as photos wait for them."""
@@ -150,7 +166,7 @@ class _Stages:
         """End all threads; what is still on its way is dropped before it is written."""
         self.closing = True
         for _ in self._threads:
-            for stage in (self.arrivals, self.decoded, self.painted):
+            for stage in (self.named, self.arrivals, self.decoded, self.painted):
                 stage.put(None)
         for thread in self._threads:
             thread.join()
@@ -178,6 +194,11 @@ class _Stages:
             job.ended = time.perf_counter()
             (self.departures if job.error else target).put(job)
 
+    def _fetch(self, job: _Job) -> None:
+        job.started = time.perf_counter()
+        assert isinstance(job.task.source.path, Remote)
+        job.data = fetch(job.task.source.path)
+
     def _decoder(self) -> None:
         """A thread that decodes, with a face detector of its own."""
         card, options = self.generator.card, self.options
@@ -192,8 +213,10 @@ class _Stages:
         search = options.search(find, card.face)
 
         def decode_one(job: _Job) -> None:
-            job.started = time.perf_counter()
-            job.photo = decode(job.task.source.path, size, fit, options.size, options.keep_metadata, search)
+            if isinstance(job.data, Path):
+                job.started = time.perf_counter()
+            job.photo = decode(job.data, size, fit, options.size, options.keep_metadata, search)
+            job.data = b""
 
         self._each(self.arrivals, decode_one, self.decoded)
 
@@ -250,26 +273,8 @@ class _Stages:
         names = self.name_faces(job.task, len(files)) if portraits else [job.task.name]
         out = job.task.out
         for name, data in zip(names, files, strict=True):
-            _write(out / name, data)
+            write_output(out / name, data)
         job.outputs = tuple(Output(name, len(data)) for name, data in zip(names, files, strict=True))
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write(data)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StorageError(
-                f"{path}: cannot be written ({error.strerror})",
-                "free space there and run again: it goes on from here",
-            ) from error
-        raise PhotoError(
-            "output",
-            f"{path}: cannot be written ({error.strerror or error})",
-            "check the folder's permissions",
-        ) from error
 
 
 def _result(job: _Job) -> Result:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from h2a_batch.errors import PhotoError
-from h2a_batch.source import HEIF
+from h2a_batch.kinds import HEIF
 
 try:  # the extra `heif`
     import pillow_heif

@@ -26,6 +26,7 @@ from h2a_batch.files import replacing, sha256_of
 from h2a_batch.framing import Frame
 from h2a_batch.ledger import DELETED, NOBODY, Ledger, Row
 from h2a_batch.source import LEDGER_FOLDER, Ignored, Scan, Source, Unusable, check_inputs, scan
+from h2a_batch.store import Place
 
 DONE, FAILED, PENDING = "done", "failed", "pending"  # and NOBODY, the ledger's
 _NEAR = 0.25  # of a square's side: two squares whose middles are no farther apart hold the same face
@@ -171,8 +172,9 @@ def summarise(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = Tr
         return [_facts(tally, ledger) for ledger, tally in zip(ledgers, tallies, strict=True)]
 
 
-def look(found: Source | Unusable, inputs: Sequence[Path], ledger: Ledger) -> tuple[list[Item], Row | None]:
+def look(found: Source | Unusable, inputs: Sequence[Place], ledger: Ledger) -> tuple[list[Item], Row | None]:
     """What a ledger knows of a photo, and what of that still holds: an item, or one for each face with an output."""
+    assert isinstance(found.path, Path)  # of photos in object stores there are no sheets
     name = _name(found.path, inputs)
     if isinstance(found, Unusable):
         return [Item(found.path, name, None, FAILED, found.message)], None
@@ -265,7 +267,8 @@ def write_table(ledger: Ledger) -> Path:
             faces = ledger.faces(row.source) if row.state == DONE else []
             files = [face.output.name for face in faces if face.output] or [row.output or ""]
             output = " | ".join(files) if row.state == DONE else ""
-            known = [row.source.partition(DELETED)[0], row.state, output, row.error or "", row.seconds]
+            source = row.source.partition(DELETED)[0] if row.source.startswith("/") else row.source
+            known = [source, row.state, output, row.error or "", row.seconds]
             writer.writerow([*known, row.size, row.output_size, row.sha256, len(faces)])
         text.flush()
         text.detach()
@@ -274,7 +277,8 @@ def write_table(ledger: Ledger) -> Path:
 
 def _facts(tally: Tally, ledger: Ledger) -> Facts:
     keys = tally.keys.most_common()
-    return tally.counted(Facts(ledger.out, settings=tuple(_setting(ledger, key, photos) for key, photos in keys)))
+    settings = tuple(_setting(ledger, key, photos) for key, photos in keys)
+    return tally.counted(Facts(Path(str(ledger.out)), settings=settings))
 
 
 def _setting(ledger: Ledger, key: str, photos: int) -> Setting:
@@ -312,9 +316,9 @@ def _outputs(ledger: Ledger, row: Row, item: Item) -> list[Item]:
     ]
 
 
-def _made(item: Item, row: Row, output: Path, size: int, faces: int) -> Item:
+def _made(item: Item, row: Row, output: Place, size: int, faces: int) -> Item:
     """An item with its output, where that is still there."""
-    if not output.is_file():
+    if not isinstance(output, Path) or not output.is_file():
         return item
     return replace(item, output=output, state=DONE, seconds=row.seconds or 0.0, output_size=size, faces=faces)
 
@@ -377,9 +381,9 @@ def _content(source: Source) -> str | None:
         return None
 
 
-def _name(path: Path, inputs: Sequence[Path]) -> str:
+def _name(path: Path, inputs: Sequence[Place]) -> str:
     """A photo's path below its input; of several inputs, with the input's own name."""
-    for root in inputs:
+    for root in (root for root in inputs if isinstance(root, Path)):
         if root == path:
             return path.name
         if path.is_relative_to(root):

@@ -7,11 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator as Yields
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
+from h2a_batch import cluster
 from h2a_batch.claims import claim, claim_faces, is_current, is_known
 from h2a_batch.disposal import Disposal
 from h2a_batch.errors import H2AError, PhotoError, StorageError
@@ -24,7 +26,10 @@ from h2a_batch.present import Presenter
 from h2a_batch.results import Item, look, write_table
 from h2a_batch.settle import SETTLE_SECONDS, Settling
 from h2a_batch.source import Found, Ignored, Scan, Unusable, scan
+from h2a_batch.store import Place
 from h2a_batch.watch import Watcher, wait_until
+
+Convert = Callable[[Iterable[Task | None]], Yields[Result, None, None]]
 
 _CLAIMS = 32  # names that are made durable together, before their photos start
 _MOMENT = 0.05  # seconds
@@ -42,7 +47,7 @@ class Run:
 
     def __init__(
         self,
-        inputs: list[Path],
+        inputs: list[Place],
         options: Options,
         ledger: Ledger,
         originals: list[str],
@@ -55,7 +60,8 @@ class Run:
         self.summary = Summary()
         self.met = 0  # photos that were come by, whatever became of them
         self.full = False  # a failure with --fail-fast: no more photos, and no interruption
-        self.presenter = Presenter(ledger, options, inputs, self.looks, stop)
+        self.folders = [path for path in inputs if isinstance(path, Path)]  # all, for a watch or sheet
+        self.presenter = Presenter(ledger, options, self.folders, self.looks, stop)
         if not options.dry_run:
             self.presenter.check()
         self.how = Scan(
@@ -82,7 +88,7 @@ class Run:
         settling = Settling(SETTLE_SECONDS if seconds is None else seconds)
         known, stop = partial(is_known, self.ledger), self.stop
         poll, idle = options.poll, options.max_idle
-        return Watcher(self.inputs, self.how, settling, known, poll, idle, self.tell_event, stop)
+        return Watcher(self.folders, self.how, settling, known, poll, idle, self.tell_event, stop)
 
     def work(self, model: Path, generator: Generator | None) -> None:
         """Convert what is to be converted; then write report and contact sheet."""
@@ -98,7 +104,7 @@ class Run:
             return
         try:
             if first or self.watcher:  # a run with nothing to do need not load a model
-                self.convert(chain([first], tasks), generator or load(model, self.options))
+                self.convert(chain([first], tasks), self.converter(model, generator))
         finally:
             self.summary.seconds = time.perf_counter() - started
             self.summary.interrupted = self.stop.is_set()
@@ -112,10 +118,19 @@ class Run:
         if (self.options.contact_sheet or self.options.report) and not self.summary.interrupted:
             self.presenter.write(self.summary)
 
-    def convert(self, tasks: Iterable[Task | None], generator: Generator) -> None:
+    def converter(self, model: Path, generator: Generator | None) -> Convert:
+        """What converts: the pipeline of this process, or a cluster."""
+        options = self.options
+        name_faces = partial(claim_faces, self.ledger, overwrite=options.overwrite, originals=self.originals)
+        if options.ray:
+            return lambda tasks: cluster.convert(
+                tasks, options, model, self.ledger.out, name_faces, self.tell_event, self.stop
+            )
+        loaded = generator or load(model, options)
+        return lambda tasks: convert(tasks, options, loaded, options.workers.filled(loaded.device), name_faces)
+
+    def convert(self, tasks: Iterable[Task | None], converter: Convert) -> None:
         """Convert what there is; a watch goes on when OUT was full and can be written again."""
-        workers = self.options.workers.filled(generator.device)
-        name_faces = partial(claim_faces, self.ledger, overwrite=self.options.overwrite, originals=self.originals)
         if self.watcher:
             self.watcher.start()
             more = f"and {len(self.inputs) - 1} more" if len(self.inputs) > 1 else ""
@@ -123,7 +138,7 @@ class Run:
             notify("READY=1")
         while True:
             try:
-                with contextlib.closing(convert(tasks, self.options, generator, workers, name_faces)) as results:
+                with contextlib.closing(converter(tasks)) as results:
                     for result in results:
                         self.record(result)
                 return

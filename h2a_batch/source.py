@@ -5,14 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from h2a_batch.errors import UsageError
+from h2a_batch.kinds import sniff
 from h2a_batch.names import assign, forms, is_image_name, variants
+from h2a_batch.store import (
+    AnyPlace,
+    Item,
+    Level,
+    Place,
+    Remote,
+    absolute,
+    check_reachable,
+    find,
+    get,
+    levels,
+    listing,
+    real_path,
+)
 
-HEIF = "HEIF"
 LEDGER_FOLDER = ".h2a-batch"
 _JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store"})
 # raw files begin like TIFF but hold sensor data; beside most of them lies a JPEG of the same picture
@@ -25,7 +39,7 @@ _UNFINISHED = frozenset(
     ".part .partial .crdownload .download .opdownload .tmp .temp .filepart .upload .uploading .aria2 .!qb .!ut".split()
 )
 LEADS_OUT = "a link that leads out of the input"
-_BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+_MOST_BYTES = 1 << 30  # of an object, which is held in memory
 
 
 @dataclass(frozen=True)
@@ -34,14 +48,14 @@ class Source:
 
     Args:
         path: where it lies, as it was reached.
-        real: the same with the links of its folders resolved: its identity.
+        real: the same with the links of its folders resolved, or its URL: its identity.
         output: the natural path of its output, relative to OUT.
         size: bytes.
         mtime_ns: time of the last change.
         also: paths that were natural for its output while other files lay beside it.
     """
 
-    path: Path
+    path: Place
     real: str
     output: str
     size: int
@@ -53,7 +67,7 @@ class Source:
 class Unusable:
     """Something that was named or claims to be a photo, and cannot be reached."""
 
-    path: Path
+    path: Place
     kind: str
     message: str
 
@@ -62,7 +76,7 @@ class Unusable:
 class Ignored:
     """A file that is none of this program's business: hidden, not an image, camera raw."""
 
-    path: Path
+    path: Place
     reason: str
 
 
@@ -87,8 +101,8 @@ class Scan:
     suffix: str
     format: str
     recursive: bool
-    out: Path
-    is_output: Callable[[Path], bool] = lambda path: False
+    out: Place
+    is_output: Callable[[Place], bool] = lambda path: False
     exclude: frozenset[Path] = frozenset()
     originals: list[str] = field(default_factory=list)
     avoid: frozenset[str] = frozenset()
@@ -104,30 +118,7 @@ class Folder:
     relative: str
 
 
-def sniff(head: bytes) -> str | None:
-    """The image format (Pillow's name) that a file's first 32 bytes show, or None."""
-    if head[:3] == b"\xff\xd8\xff":
-        return "JPEG"
-    if head[:8] == b"\x89PNG\r\n\x1a\n":
-        return "PNG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "TIFF"
-    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
-        return "BMP"
-    if head[4:8] == b"ftyp":
-        brands = {head[8:12], head[16:20], head[20:24], head[24:28], head[28:32]}
-        if brands & {b"avif", b"avis"}:
-            return "AVIF"
-        if brands & {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}:
-            return HEIF
-    return None
-
-
-def check_inputs(inputs: Sequence[Path], recursive: bool = True) -> list[Path]:
+def check_inputs(inputs: Sequence[AnyPlace], recursive: bool = True) -> list[AnyPlace]:
     """The inputs as absolute paths, each once; what lies in another input is met there.
 
     Raises:
@@ -136,6 +127,9 @@ def check_inputs(inputs: Sequence[Path], recursive: bool = True) -> list[Path]:
     if not inputs:
         raise UsageError("no input", "name a folder or files of photos, then the folder for the results")
     for path in inputs:
+        if isinstance(path, Remote):
+            check_reachable(path, to_read=True)
+            continue
         try:
             folder = stat.S_ISDIR(path.stat().st_mode)
         except OSError as error:
@@ -143,24 +137,20 @@ def check_inputs(inputs: Sequence[Path], recursive: bool = True) -> list[Path]:
             raise UsageError(f"{path}: {what}") from error
         if folder and not os.access(path, os.R_OK | os.X_OK):
             raise UsageError(f"{path}: no permission to read the folder")
-    unique = {os.path.realpath(path): Path(os.path.abspath(path)) for path in reversed(inputs)}
-    return [path for real, path in reversed(unique.items()) if not _is_met(real, unique, recursive)]
+    unique = {real_path(path): absolute(path) for path in reversed(inputs)}
+    return [path for name, path in reversed(unique.items()) if not _is_met(name, unique, recursive)]
 
 
-def _is_met(real: str, inputs: dict[str, Path], recursive: bool) -> bool:
+def _is_met(name: str, inputs: Mapping[str, Place], recursive: bool) -> bool:
     """Whether a walk over another input meets this one."""
     for other in inputs:
-        inner = os.path.relpath(real, other).split(os.sep)
-        if (
-            other != real
-            and real.startswith(other + os.sep)
-            and (recursive or (len(inner) == 1 and not os.path.isdir(real)))
-        ):
+        inner = name[len(other) + 1 :].split(os.sep)
+        if name.startswith(other + os.sep) and (recursive or (len(inner) == 1 and not inputs[name].is_dir())):
             return not any(part.startswith(".") for part in inner)
     return False
 
 
-def scan(inputs: Sequence[Path], how: Scan) -> Iterator[Found]:
+def scan(inputs: Sequence[Place], how: Scan) -> Iterator[Found]:
     """All photos below the inputs, folder by folder in sorted order.
 
     One folder maps to OUT itself; of several, each maps to a sub-folder of its name. Files map to OUT.
@@ -170,31 +160,29 @@ def scan(inputs: Sequence[Path], how: Scan) -> Iterator[Found]:
     """
     files = [path for path in inputs if not path.is_dir()]
     folders = [path for path in inputs if path.is_dir()]
-    walk = Walk(how, [os.path.realpath(folder) for folder in folders])
+    walk = Walk(how, [real_path(folder) for folder in folders if isinstance(folder, Path)])
     yield from _files_named(files, how, {folder.name for folder in folders} if len(inputs) > 1 else set())
-    for folder in roots(folders, len(inputs) > 1):
-        yield from walk.tree(folder)
+    for path, folder in zip(folders, roots(folders, len(inputs) > 1), strict=True):
+        yield from _objects(path, folder.relative, how) if isinstance(path, Remote) else walk.tree(folder)
 
 
-def roots(folders: Sequence[Path], several: bool) -> Iterator[Folder]:
+def roots(folders: Sequence[Place], several: bool) -> Iterator[Folder]:
     """The input folders with their places below OUT; where there are several inputs, each has one of its name."""
     used: set[str] = set()
     for folder in folders:
         name = next(name for name in variants(folder.name or "root") if name not in used)
         used.add(name)
-        yield Folder(str(folder), os.path.realpath(folder), name if several else "")
+        yield Folder(str(folder), real_path(folder), name if several else "")
 
 
-def _files_named(files: Sequence[Path], how: Scan, reserved: set[str]) -> Iterator[Found]:
+def _files_named(files: Sequence[Place], how: Scan, reserved: set[str]) -> Iterator[Found]:
     """Files given by name: always photos by intention, even when a name occurs twice."""
     rank = {path: number for number, path in enumerate(files)}
-    keys: dict[str, Path] = {}
+    keys: dict[str, Place] = {}
     for path in sorted(files, key=lambda path: (os.fsencode(path.name), rank[path])):
         keys[next(name for name in variants(path.name) if name not in keys)] = path
     for key, output in assign(keys, how.suffix, how.format, reserved).items():
-        folder, name = os.path.split(keys[key])
-        real = os.path.join(os.path.realpath(folder), name)
-        yield _source(keys[key], real, output, forms(key, how.suffix, how.format))
+        yield _source(keys[key], identity(keys[key]), output, forms(key, how.suffix, how.format))
 
 
 class Walk:
@@ -203,7 +191,7 @@ class Walk:
     def __init__(self, how: Scan, roots: list[str]) -> None:
         self.how = how
         self.roots = roots
-        self.out = os.path.realpath(how.out)
+        self.out = real_path(how.out)
         self.linked: set[str] = set()
 
     def tree(self, root: Folder) -> Iterator[Found]:
@@ -255,9 +243,9 @@ class Walk:
             else:
                 photos.append(name)
         for name, output in assign(photos, self.how.suffix, self.how.format, reserved).items():
-            real = os.path.join(folder.real, name)
+            at = os.path.join(folder.real, name)
             also = [os.path.join(folder.relative, form) for form in forms(name, self.how.suffix, self.how.format)]
-            yield _source(Path(folder.path, name), real, os.path.join(folder.relative, output), also)
+            yield _source(Path(folder.path, name), at, os.path.join(folder.relative, output), also)
 
     def _why_left(self, path: Path, kind: str) -> str | None:
         """Why a watch leaves a file alone that a run would take."""
@@ -300,7 +288,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "N"
 
 
-def _why_ignored(path: Path, kind: str) -> str | None:
+def _why_ignored(path: Place, kind: str) -> str | None:
     """Why a file is passed over in silence; None for a photo, or for what claims to be one."""
     name = path.name.lower()
     if name in _JUNK:
@@ -316,15 +304,79 @@ def _why_ignored(path: Path, kind: str) -> str | None:
     return None if sniff(_head(path)) else "not an image"
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Place) -> bytes:
     try:
+        if isinstance(path, Remote):  # a request each: only for what has no suffix at all
+            return b"" if path.suffix else get(path, 32)
         with open(path, "rb") as file:
             return file.read(32)
+    except ConnectionError:  # the store is away, which says nothing of the object
+        raise
     except OSError:
         return b""
 
 
-def _source(path: Path, real: str, output: str, also: Sequence[str]) -> Source | Unusable:
+def _objects(root: Remote, relative: str, how: Scan) -> Iterator[Found]:
+    """The photos below a prefix, folder by folder; a folder's own come after those of its sub-folders."""
+
+    def passes(above: Level, name: str) -> bool:
+        """Hidden, OUT, or not asked for."""
+        above.passed = above.passed or (name == LEDGER_FOLDER and above.path != "")  # an OUT of another run
+        inner = f"{root}/{above.path}{name}"
+        return name.startswith(".") or not how.recursive or inner == str(how.out)
+
+    odd: list[Unusable] = []
+
+    def named() -> Iterator[Item]:
+        for item in listing(root):
+            if item.key.startswith("/") or "//" in item.key:  # no file could have that name
+                odd.append(Unusable(root / item.key, "unsupported", "its key has two slashes in a row; rename it"))
+            else:
+                yield item
+
+    try:
+        for level in levels(named(), passes):
+            yield from _objects_of(level, root, relative, how)
+    except OSError as error:
+        yield Unusable(root, "unreadable", f"the objects cannot be listed: {error.strerror}; run again")
+    yield from odd
+
+
+def _objects_of(level: Level, root: Remote, relative: str, how: Scan) -> Iterator[Found]:
+    """The photos of one folder of a store."""
+    photos: dict[str, Item] = {}
+    inside_out = f"{root}/{level.path}".startswith(f"{how.out}/")
+    for item in level.items:
+        path = root / item.key
+        reason = _why_ignored(path, "F")
+        if not reason and inside_out and how.is_output(path):
+            reason = "an output of this program"
+        if reason:
+            yield Ignored(path, reason)
+        else:
+            photos[path.name] = item
+    folder = os.path.join(relative, level.path)
+    for name, output in assign(photos, how.suffix, how.format, level.folders).items():
+        item = photos[name]
+        also = [folder + form for form in forms(name, how.suffix, how.format)]
+        yield _object(root / item.key, item, folder + output, also)
+
+
+def _object(path: Remote, item: Item, output: str, also: Sequence[str]) -> Source | Unusable:
+    if item.size > _MOST_BYTES:
+        return Unusable(path, "too-large", f"the object has {item.size:,} bytes, and at most {_MOST_BYTES:,} are read")
+    return Source(path, path.url, output, item.size, item.stamp, tuple(also))
+
+
+def identity(path: Place) -> str:
+    """A file by the real path of its folder."""
+    return path.url if isinstance(path, Remote) else os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def _source(path: Place, real: str, output: str, also: Sequence[str]) -> Source | Unusable:
+    if isinstance(path, Remote):
+        found = find(path)
+        return _object(path, found, output, also) if found else Unusable(path, "vanished", "there is no such object")
     try:
         status = path.stat()
     except OSError as error:

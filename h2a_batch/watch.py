@@ -21,6 +21,7 @@ from h2a_batch.events import Event
 from h2a_batch.notices import Notices, why
 from h2a_batch.settle import Settling
 from h2a_batch.source import LEADS_OUT, Folder, Found, Scan, Source, Unusable, Walk, roots
+from h2a_batch.store import real_path
 
 _PAUSE = 0.25  # seconds to wait where there is nothing to do
 _LAP, _LAP_SHARE = 60.0, 50  # all folders are looked at so often, or in so small a part of the time
@@ -266,7 +267,7 @@ class Watcher:
         """Find out where the inputs really are: one may be a link."""
         self._roots = list(roots(self._inputs, len(self._inputs) > 1))
         self._walk = Walk(self._how, [root.real for root in self._roots])
-        quiet = {os.path.realpath(self._how.out), *self._how.avoid}
+        quiet = {real_path(self._how.out), *self._how.avoid}
         self._silent = [place + os.sep for place in quiet if place not in self._walk.roots]
 
     def _presence(self, root: Folder) -> tuple[int, int] | None:

@@ -1,162 +1,338 @@
-"""How fast is h2a-batch, beside its generator alone and beside the loop that one would write without it?
+"""How fast are the generator and h2a-batch, beside other runtimes and beside the loop that one would write without it?
 
-Three programs convert the same photos, in turn, several rounds in one run, each timed as a whole process:
+    scripts/bench                             everything, five rounds, to the screen
+    scripts/bench --write docs/benchmarks.md  and put the tables into the page
 
-generator   as many one-thread generators as h2a-batch uses, fed from memory: no files, the upper bound
-h2a-batch   the command: reading, batches, writing, ledger
-plain loop  one MindSpore Lite model with all cores as its threads: open, resize, predict, save, the next
+All contenders take turns, round after round, every second round in reverse, each in a process of its own; ratios are
+taken round by round and their median is shown, with the lowest and the highest. Keep the machine idle meanwhile.
 
-"In all" includes start-up and the loading of the model. "Running" does not: each program also converts a tenth of the
-photos, and the difference in photos is divided by the difference in seconds. The ratios are taken round by round, so
-that a machine whose speed drifts does not tilt them.
+generators  one graph on pictures in memory, float32 in and out, no files: the shipped model on MindSpore Lite, ONNX
+            Runtime and OpenVINO, and the size of generator that the reference project has (ResNet-9, ngf 64). Each
+            runtime is tried in every threading mode first and runs in its fastest.
+files       the command `h2a-batch IN OUT` on 512x512 and on 12-megapixel JPEGs, made for this, with --faces off and as
+            it comes; and plain loops in the manner of AnimeGAN's script: open, resize, run, save, the next.
+
+"In all" counts the whole process with start-up and loading, "running" from the photo at which a fifth is done. The
+processor time of a picture is less disturbed by other work on the machine than the rate is.
+ONNX Runtime and OpenVINO are installed into build/bench by themselves; without a network they are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-
-from h2a_batch.card import find_model
-from h2a_batch.generator import Generator
-from h2a_batch.image import decode
-from h2a_batch.machine import available_cores
 
 ROOT = Path(__file__).resolve().parent.parent
-FACES = ROOT.parent / "shared" / "photos" / "faces"
-PROGRAMS = ("generator", "h2a-batch", "plain loop")
+sys.path.insert(0, str(ROOT / "tests"))
+from bench_page import describe_machine, load, ratios, spread, table, today, write_part  # noqa: E402
+from bench_peers import PeersError, graphs, peers_python  # noqa: E402
+from bench_photos import fill, large_photos, squares  # noqa: E402
+from bench_worker import MODES, RUNTIMES  # noqa: E402
+from composites import portraits  # noqa: E402
+
+from h2a_batch.card import find_model  # noqa: E402
+from h2a_batch.machine import available_cores  # noqa: E402
+
+WORKER = str(ROOT / "scripts" / "bench_worker.py")
+MAX_DIFFERENCE = 2e-3  # between two runtimes' answers in float32, in [-1, 1]; as in train/export.py
+TITLES = {
+    "lite": "MindSpore Lite",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO float32",
+    "openvino-bf16": "OpenVINO bfloat16",
+}
+OWN = Path(sys.executable)
+TRIAL_SECONDS = 2.0  # of a threading mode
+PEOPLE, LARGE_PHOTOS = 12, 4  # different photos; links repeat them
+KINDS = {"512": "512x512", "12 MP": "12 megapixels"}
 
 
-def run_generator(photos: list[Path], count: int, model: str) -> None:
-    """One-thread generators, one a core, on as many pictures as there are photos; only a few are read."""
-    generators = [Generator(model, device="cpu") for _ in range(available_cores())]
-    side = generators[0].card.input
-    pixels = [decode(photo, (side.width, side.height), "pad", "model").pixels for photo in photos]
-    waiting = iter(range(count))
+@dataclass(frozen=True)
+class Sample:
+    """One measurement."""
 
-    def work(generator: Generator) -> None:
-        for number in waiting:  # next() of a range iterator is atomic
-            generator.paint([pixels[number % len(pixels)]])
-
-    threads = [threading.Thread(target=work, args=(generator,)) for generator in generators]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    running: float  # pictures a second
+    processor: float  # milliseconds of processor time a picture, while running
+    whole: float = 0.0  # pictures a second, start-up and loading included
+    memory: float = 0.0  # MB, the highest
 
 
-def run_plain_loop(photos: list[Path], model: str, out: Path) -> None:
-    """What one would write in ten minutes."""
-    import mindspore_lite as lite
+@dataclass
+class Row:
+    """A contender: how to measure it once, and what came out, a sample for each round."""
 
-    context = lite.Context()
-    context.target = ["cpu"]
-    context.cpu.thread_num = available_cores()
-    generator = lite.Model()
-    generator.build_from_file(str(find_model(model)), lite.ModelType.MINDIR, context)
-    inputs = generator.get_inputs()
-    for photo in photos:
-        image = Image.open(photo).convert("RGB").resize((256, 256), Image.Resampling.LANCZOS)
-        tensor = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
-        inputs[0].set_data_from_numpy(np.ascontiguousarray(tensor))
-        result = generator.predict(inputs)[0].get_data_to_numpy()[0]
-        painted = ((result.transpose(1, 2, 0) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-        Image.fromarray(painted).save(out / f"{photo.stem}.png")
+    measure: Callable[[], Sample]
+    facts: str = ""
+    samples: list[Sample] = field(default_factory=list)
+
+    def all(self, name: str) -> list[float]:
+        """A field of all samples."""
+        return [getattr(sample, name) for sample in self.samples]
+
+    def median(self, name: str) -> float:
+        """The median of a field."""
+        return statistics.median(self.all(name))
 
 
-def measure(program: str, folder: Path, model: str) -> tuple[float, float]:
-    """One program in a process of its own: seconds, and peak memory in MB."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as out:
-        if program == "h2a-batch":
-            command = [sys.executable, "-m", "h2a_batch", str(folder), out, "-q", "--model", model]
-        else:
-            command = [sys.executable, __file__, "--only", program, "--model", model, str(folder), out]
+def rate(python: Path, runtime: str, graph: Path, mode: str, seconds: float, answer: Path | None) -> tuple[Sample, str]:
+    """A graph in memory, and the runtime's version.
+
+    Raises:
+        PeersError: the runtime fails.
+    """
+    command = [str(python), WORKER, "rate", runtime, str(graph), "--mode", mode, "--seconds", str(seconds)]
+    command += ["--threads", str(available_cores()), *(["--answer", str(answer)] if answer else [])]
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment())
+    if done.returncode:
+        reason = (done.stderr.strip() or f"it ended with exit code {done.returncode}").splitlines()[-1]
+        raise PeersError(f"{TITLES[runtime]} on {graph.name}: {reason}")
+    told = json.loads(done.stdout.splitlines()[-1])
+    return Sample(told["rate"], told["processor"]), told["version"]
+
+
+def generator_row(python: Path, runtime: str, graph: Path, given: argparse.Namespace, answer: Path) -> Row:
+    """A runtime on a graph, in the threading mode that is fastest here, or in the one that was asked for."""
+    modes, seconds = [mode for mode in RUNTIMES[runtime] if given.mode in (None, mode)], given.seconds
+    trials, version = dict.fromkeys(modes, 0.0), ""
+    for mode in (*modes, *reversed(modes)) if len(modes) > 1 else modes:  # each twice, and the better counts
+        sample, version = rate(python, runtime, graph, mode, min(seconds, TRIAL_SECONDS), answer)
+        trials[mode] = max(trials[mode], sample.running)
+        print(f"bench: {TITLES[runtime]}, {graph.name}, {MODES[mode]}: {sample.running:.1f}/s", file=sys.stderr)
+    best = max(trials, key=lambda mode: trials[mode])
+    others = [f"{MODES[mode]}: {trials[mode] / trials[best]:.2f}" for mode in modes if mode != best]
+    threading = f"{MODES[best]} ({'; '.join(others)})" if others else MODES[best]
+    return Row(lambda: rate(python, runtime, graph, best, seconds, None)[0], f"{version} | {threading}")
+
+
+def generator_rows(given: argparse.Namespace, place: Path) -> dict[str, Row]:
+    """All runtimes on the shipped graph, and on ResNet-9 what its goal needs; the peers as far as they can be had."""
+    model = find_model(given.model)
+    rows = {"lite": generator_row(OWN, "lite", model, given, place / "lite.npy")}
+    try:
+        folder, peer = graphs(model), peers_python()
+    except PeersError as error:
+        print(f"bench: the peers are left out: {error}", file=sys.stderr)
+        return rows
+    has_bf16 = subprocess.run([str(peer), WORKER, "bf16"], capture_output=True).returncode == 0
+    peers = [name for name in TITLES if name != "lite" and (has_bf16 or not name.endswith("bf16"))]
+    wanted = [("", name, peer, folder / "shipped.onnx") for name in peers]
+    if "resnet" in given.only:
+        wanted.append(("resnet ", peers[-1], peer, folder / "resnet-9.onnx"))  # in bfloat16, where there is that
+        wanted.append(("resnet ", "lite", OWN, folder / "resnet-9.mindir"))
+    for prefix, runtime, python, graph in wanted:
+        answer = place / f"{prefix}{runtime}.npy"
+        try:
+            row = generator_row(python, runtime, graph, given, answer)
+        except PeersError as error:
+            print(f"bench: left out: {error}", file=sys.stderr)
+            continue
+        if not prefix:
+            row.facts += f" | {difference(answer, place / 'lite.npy', runtime):.1g}"
+        rows[f"{prefix}{runtime}"] = row
+    return rows
+
+
+def difference(answer: Path, lite: Path, runtime: str) -> float:
+    """How far an answer is from MindSpore Lite's at most; in float32 it must be the same but for rounding."""
+    found = float(np.abs(np.load(answer) - np.load(lite)).max())
+    if not found <= MAX_DIFFERENCE and not runtime.endswith("bf16"):
+        sys.exit(f"bench: {TITLES[runtime]} differs from MindSpore Lite by {found:.2g}: it does not run the same graph")
+    return found
+
+
+def convert(row: Row, command: Sequence[str], photos: Path) -> Sample:
+    """Convert a folder by a command that prints a line for each photo; notes the faces that were found in the row."""
+    count = sum(1 for _ in photos.iterdir())
+    marks, faces = [], 0  # at a fifth and at the end: seconds, and those of the processor
+    with tempfile.TemporaryDirectory(dir=photos.parent) as out:
         start = time.perf_counter()
-        process = subprocess.Popen(command, env={**os.environ, "GLOG_v": "4"})
+        process = subprocess.Popen([*command, str(photos), out], stdout=subprocess.PIPE, text=True, env=_environment())
+        assert process.stdout is not None
+        for number, line in enumerate(process.stdout, 1):
+            if number in (count // 5, count):
+                marks.append((time.perf_counter(), _processor(process.pid)))
+            if line.startswith("{"):
+                told = json.loads(line)
+                faces += told.get("faces", 0)
+                if told["state"] != "converted":
+                    sys.exit(f"bench: {line}")
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{program} ended with exit code {process.returncode}")
-    return seconds, usage.ru_maxrss / 1024
+    if process.returncode or len(marks) != 2:
+        sys.exit(f"bench: {' '.join(command)}: exit code {process.returncode}, not all photos were converted")
+    row.facts = f"{faces / count:.1f}" if "--json" in command else "-"
+    (first, before), (last, after) = marks
+    done = count - count // 5
+    return Sample(done / (last - first), 1e3 * (after - before) / done, count / seconds, usage.ru_maxrss / 1024)
 
 
-def compare(few: Path, many: Path, model: str, rounds: int) -> None:
-    """Measure all three, in turn, and print the table."""
-    less, more = len(os.listdir(few)), len(os.listdir(many))
-    print(f"{describe_machine()}\n{more} photos, {rounds} rounds, model {model}\n")
-    whole: dict[str, list[float]] = {program: [] for program in PROGRAMS}
-    running: dict[str, list[float]] = {program: [] for program in PROGRAMS}
-    memory = dict.fromkeys(PROGRAMS, 0.0)
+def _processor(process: int) -> float:
+    """Seconds of processor time that a process has used so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def file_rows(given: argparse.Namespace, place: Path) -> dict[str, Row]:
+    """h2a-batch on photos of two sizes, and the plain loops."""
+    people = portraits(PEOPLE)
+    folders = {
+        "512": fill(place / "512", squares(people), given.count),
+        "12 MP": fill(place / "12", large_photos(people[:LARGE_PHOTOS]), max(10, given.count // 2)),
+    }
+    commands: dict[str, tuple[str, list[str]]] = {}
+    for size in folders:
+        for faces in ("off", "crop"):
+            command = [sys.executable, "-m", "h2a_batch", "--json", "-q", "--model", given.model, "--faces", faces]
+            commands[f"h2a-batch {size} {faces}"] = (size, command)
+    model = find_model(given.model)
+    loops = {"lite": (OWN, model)}
+    with contextlib.suppress(PeersError):  # said already
+        loops["onnxruntime"] = (peers_python(), graphs(model) / "shipped.onnx")
+    for runtime, (python, graph) in loops.items():
+        command = [str(python), WORKER, "loop", runtime, str(graph), "--threads", str(available_cores())]
+        commands[f"loop {runtime}"] = ("512", command)
+    rows = {}
+    for name, (size, command) in commands.items():
+        row = rows[name] = Row(lambda: Sample(0, 0))
+        row.measure = partial(convert, row, command, folders[size])
+    return rows
+
+
+def run_rounds(rows: dict[str, Row], rounds: int) -> int:
+    """Measure all, in turn; Ctrl-C ends it after the last complete round. Gives the number of complete rounds."""
     for number in range(rounds):
-        for program in PROGRAMS:
-            short, _ = measure(program, few, model)
-            seconds, memory[program] = measure(program, many, model)
-            whole[program].append(more / seconds)
-            running[program].append((more - less) / (seconds - short))
-            print(f"round {number + 1}: {program} {short:.1f} s and {seconds:.1f} s", file=sys.stderr)
-    print("| photos/s | in all | running | h2a-batch, in all | h2a-batch, running | peak memory |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for program in PROGRAMS:
-        rates = f"{statistics.median(whole[program]):.1f} | {statistics.median(running[program]):.1f}"
-        ratios = " | ".join(_ratio(rate["h2a-batch"], rate[program]) for rate in (whole, running))
-        print(f"| {program} | {rates} | {ratios} | {memory[program]:.0f} MB |")
+        order = list(rows.items())[:: -1 if number % 2 else 1]
+        try:
+            for name, row in order:
+                row.samples.append(row.measure())
+                sample = row.samples[-1]
+                words = f"{sample.running:.2f}/s, {sample.processor:.1f} ms of processor each"
+                print(f"bench: round {number + 1}: {name}: {words}", file=sys.stderr)
+        except KeyboardInterrupt:
+            for row in rows.values():
+                del row.samples[number:]
+            return number
+    return rounds
 
 
-def _ratio(ours: list[float], theirs: list[float]) -> str:
-    """Ours over theirs, round by round: the median, and between which values all lie."""
-    ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+def generator_table(rows: dict[str, Row]) -> str:
+    """Every runtime on every graph."""
+    lines = []
+    for name, row in rows.items():
+        graph, _, runtime = name.rpartition(" ")
+        if runtime in TITLES and graph in ("", "resnet"):
+            ours = rows.get(f"{graph} lite".strip())
+            version, threading, *difference = row.facts.split(" | ")
+            share = spread(ratios(ours.all("running"), row.all("running"))) if ours and ours is not row else "-"
+            title = f"{version}{', bfloat16' if runtime.endswith('bf16') else ''}"
+            what = "ResNet-9, ngf 64" if graph else "the shipped model"
+            speeds = (f"{row.median('running'):.1f}", f"{row.median('processor'):.0f} ms")
+            lines.append((what, title, threading, *speeds, share, difference[0] if difference else "-"))
+    head = ("graph", "runtime", "threads (other modes' share)", "pictures/s", "processor time", "Lite's rate over it")
+    return table((*head, "difference"), lines)
 
 
-def describe_machine() -> str:
-    """Processor, cores that this process may use, Python, MindSpore Lite."""
-    import mindspore_lite
+def file_table(rows: dict[str, Row]) -> str:
+    """h2a-batch and the loops, as shares of the generator alone."""
+    lines = []
+    for name, row in rows.items():
+        program, _, rest = name.partition(" ")
+        if program in ("h2a-batch", "loop"):
+            size, _, faces = rest.rpartition(" ") if program == "h2a-batch" else ("512", "", "off")
+            title = f"h2a-batch --faces {faces}" if program == "h2a-batch" else f"plain loop, {TITLES[rest]}"
+            shares = [spread(ratios(row.all(which), rows["lite"].all("running"))) for which in ("running", "whole")]
+            speeds = (f"{row.median('running'):.1f}", f"{row.median('whole'):.1f}", f"{row.median('processor'):.0f} ms")
+            memory = f"{max(row.all('memory')):.0f} MB"
+            lines.append((KINDS[size], title, *speeds, *shares, row.facts, memory))
+    head = ("JPEGs", "program", "photos/s, running", "in all", "processor time", "of the generator alone, running")
+    return table((*head, "in all", "faces a photo", "peak memory"), lines)
 
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    version = getattr(mindspore_lite, "__version__", "?")
-    return f"{name}, {available_cores()} cores, Python {platform.python_version()}, MindSpore Lite {version}"
+
+def goal_table(rows: dict[str, Row]) -> str:
+    """What was wanted, and what came out; by processor time only where both keep all cores busy."""
+    goals = [
+        ("generator, of ONNX Runtime's float32", "lite", "onnxruntime", 1.0),
+        ("generator, of OpenVINO's float32", "lite", "openvino", 1.0),
+        ("shipped model, of OpenVINO's bfloat16 on ResNet-9", "lite", "resnet openvino-bf16", 3.0),
+    ]
+    for size, wanted in (("512", 0.92), ("12 MP", 0.8)):
+        for faces in ("off", "crop"):
+            what = f"h2a-batch on {KINDS[size]}, --faces {faces}, of the generator alone"
+            goals.append((what, f"h2a-batch {size} {faces}", "lite", wanted))
+    for runtime in ("lite", "onnxruntime"):
+        what = f"h2a-batch on 512x512, --faces off, of the plain loop on {TITLES[runtime]}"
+        goals.append((what, "h2a-batch 512 off", f"loop {runtime}", 2.0))
+    lines = []
+    for what, ours, theirs, wanted in goals:
+        if ours in rows and theirs in rows:
+            found = ratios(rows[ours].all("running"), rows[theirs].all("running"))
+            busy = ratios(rows[theirs].all("processor"), rows[ours].all("processor"))
+            met = "met" if statistics.median(found) >= wanted else "missed"
+            lines.append((what, f"{wanted:g}", spread(found), met, "-" if "loop" in theirs else spread(busy)))
+    return table(("goal", "at least", "measured, running", "", "by processor time"), lines) if lines else ""
+
+
+def describe(given: argparse.Namespace, rows: dict[str, Row], rounds: int, before: float) -> str:
+    """The part of the page."""
+    lite = rows["lite"].facts.partition(" | ")[0]
+    photos = f"{given.count} photos of 512x512 and {max(10, given.count // 2)} of 12 megapixels"
+    text = [
+        f"{today()}. {describe_machine()}, {lite}, model {given.model}. Rounds: {rounds}; {given.seconds:g} seconds of"
+        f" each generator{f', {photos}' if 'files' in given.only else ''} a round."
+        f" Load of the machine by other work before the start: {before:.1f}.",
+        generator_table(rows),
+        file_table(rows) if any(name.startswith("h2a") for name in rows) else "",
+        goal_table(rows),
+    ]
+    return "\n\n".join(filter(None, text))
+
+
+def _environment() -> dict[str, str]:
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "GLOG_v": "4", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", nargs="?", type=Path, default=FACES if FACES.is_dir() else ROOT / "tests" / "photos")
-    parser.add_argument("out", nargs="?", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--count", type=int, default=600, help="photos to convert; the folder's are repeated (600)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that each program runs (3)")
-    parser.add_argument("--model", default="anime-256", help="as for h2a-batch")
-    parser.add_argument("--only", choices=PROGRAMS, help=argparse.SUPPRESS)
+    groups = ("files", "resnet")
+    parser.add_argument("--rounds", type=int, default=5, help="times that each contender runs (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=5, help="of each generator in a round (%(default)s)")
+    parser.add_argument("--count", type=int, default=300, help="photos of 512x512, half as many large (%(default)s)")
+    parser.add_argument("--model", default="anime-256", help="as for h2a-batch; of 256x256 (%(default)s)")
+    parser.add_argument(
+        "--only", nargs="*", choices=groups, default=groups, help="beside the shipped model's generators"
+    )
+    parser.add_argument("--mode", choices=("each",), help="one thread each for all runtimes, and no trial of others")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page")
     given = parser.parse_args()
-    files = sorted(path for path in given.photos.iterdir() if path.suffix.lower() in (".jpg", ".png"))
-    if given.only == "generator":
-        run_generator(files[:32], len(files), given.model)
-    elif given.only:
-        run_plain_loop(files, given.model, given.out)
-    elif not files:
-        sys.exit(f"{given.photos}: no photos there")
-    else:
-        with tempfile.TemporaryDirectory() as place:
-            few, many = (_fill(Path(place, str(count)), files, count) for count in (given.count // 10, given.count))
-            compare(few, many, given.model, given.rounds)
-
-
-def _fill(folder: Path, files: list[Path], count: int) -> Path:
-    folder.mkdir()
-    for number in range(count):
-        (folder / f"{number:05d}.jpg").symlink_to(files[number % len(files)].resolve())
-    return folder
+    before = load()
+    with tempfile.TemporaryDirectory() as place:
+        rows = generator_rows(given, Path(place))
+        rows |= file_rows(given, Path(place)) if "files" in given.only else {}
+        try:
+            rounds = run_rounds(rows, given.rounds)
+        except PeersError as error:
+            sys.exit(f"bench: {error}")
+    if not rounds:
+        sys.exit("bench: no round is complete")
+    text = describe(given, rows, rounds, before)
+    print(text)
+    if given.write:
+        write_part(given.write, "scripts/bench", text)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from h2a_batch.card import Pixels
 from h2a_batch.errors import PhotoError
 from h2a_batch.files import replacing, temporary_path
 from h2a_batch.image import HAVE_HEIF, Photo, decode, encode, finish, place
-from h2a_batch.source import sniff
+from h2a_batch.kinds import sniff
 
 FRAME = (256, 256)
 SIDES = st.integers(1, 5000)

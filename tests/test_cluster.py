@@ -1,0 +1,275 @@
+"""Runs on a Ray cluster of two nodes on this machine: the real command, nodes and drivers killed while it works."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PHOTOS, ROOT, Command, command_line, leftovers, tree
+from PIL import Image
+from test_portraits import group, scenery
+
+from h2a_batch import convert_folder
+from h2a_batch.ledger import Ledger
+
+pytestmark = pytest.mark.slow
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of one CPU each."""
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    made.add_node(**NODE)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 60 portraits that all differ, and of a group of three."""
+    folder = tmp_path_factory.mktemp("many")
+    names = sorted(PHOTOS.glob("*.jpg"))
+    for number in range(60):
+        with Image.open(names[number % len(names)]) as image:
+            image.rotate(number // len(names)).save(folder / f"{number:03d}.jpg", quality=85)
+    group(folder / "group.jpg", 0, 1, 2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(many: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run without a cluster makes of them."""
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    out = tmp_path_factory.mktemp("local")
+    assert convert_folder(many, out).exit_code == 0
+    return tree(out)
+
+
+def start(cluster: Any, cwd: Path, *arguments: object) -> subprocess.Popen[str]:
+    """The real command, its photos told on its standard output as they are done."""
+    command = command_line(*arguments, "--json", "--ray", cluster.address)
+    with open(cwd / "errors", "w") as errors:
+        return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=errors, text=True)
+
+
+def read(process: subprocess.Popen[str], count: int) -> list[str]:
+    """The next JSON lines of so many photos."""
+    assert process.stdout is not None
+    return list(islice((line for line in process.stdout if "event" not in json.loads(line)), count))
+
+
+def rest(process: subprocess.Popen[str], cwd: Path) -> tuple[list[str], str]:
+    """The JSON lines that are left, and all of standard error, at the command's end."""
+    lines = read(process, 1000)
+    process.wait(200)
+    return lines, (cwd / "errors").read_text()
+
+
+def told(output: str) -> list[dict[str, Any]]:
+    """JSON lines without their times, in the order of the photos."""
+    lines = ({**json.loads(line), "seconds": None} for line in output.splitlines())
+    return sorted(lines, key=lambda line: str(line["input"]))
+
+
+def recorded(out: Path) -> list[tuple[object, ...]]:
+    with Ledger(out, "{}", read_only=True) as ledger:
+        return [(row.source, row.sha256, row.output, row.output_size, row.state, row.error) for row in ledger.rows()]
+
+
+def processes(name: str) -> list[int]:
+    """Those of the cluster by what Ray calls them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if title.startswith(name):
+            found.append(int(folder.name))
+    return found
+
+
+def test_all_is_as_on_one_machine(cluster: Any, tmp_path: Path, h2a: Command) -> None:
+    portraits = sorted(PHOTOS.glob("*.jpg"))
+    for number in range(3):
+        group(tmp_path / "in" / f"group-{number}.jpg", *range(number + 1))
+    (tmp_path / "in" / "sub").mkdir()
+    for photo in portraits:
+        (tmp_path / "in" / "sub" / photo.name).write_bytes(photo.read_bytes())
+    (tmp_path / "in" / "group-1.png").write_bytes(portraits[0].read_bytes())
+    (tmp_path / "in" / "half.jpg").write_bytes(portraits[0].read_bytes()[:5000])
+    (tmp_path / "in" / os.fsdecode(b"latin-\xe9.jpg")).write_bytes(portraits[1].read_bytes())
+    scenery(900, 600).save(tmp_path / "in" / "hills.jpg")
+    for place in ("one", "all"):
+        (tmp_path / place / "out").mkdir(parents=True)
+        (tmp_path / place / "out" / "group-2-1.png").write_bytes(b"mine")
+    here = h2a(tmp_path / "in", "out", "--json", "--no-face", "skip", cwd=tmp_path / "one")
+    there = h2a(tmp_path / "in", "out", "--json", "--no-face", "skip", "--ray", cluster.address, cwd=tmp_path / "all")
+    assert here.returncode == there.returncode == 1, there.stderr
+    assert tree(tmp_path / "all") == tree(tmp_path / "one")
+    assert told(there.stdout.replace("/all/", "/one/")) == told(here.stdout)
+    assert recorded(tmp_path / "all" / "out") == recorded(tmp_path / "one" / "out")
+    lines = [[line for line in done.stderr.splitlines() if "half.jpg" in line] for done in (here, there)]
+    assert lines[0] == lines[1] and len(there.stderr.splitlines()) == len(here.stderr.splitlines())
+    assert {path.name for path in (tmp_path / "all" / "out" / ".h2a-batch").iterdir()} == {
+        path.name for path in (tmp_path / "one" / "out" / ".h2a-batch").iterdir()
+    }
+    (tmp_path / "in" / "half.jpg").unlink()
+    again = h2a(tmp_path / "in", "out", "--no-face", "skip", "--ray", cluster.address, cwd=tmp_path / "all")
+    assert again.returncode == 0 and again.stderr.startswith("0 converted, 12 skipped, 0 failed"), again.stderr
+
+
+def test_a_node_that_is_killed_costs_nothing(cluster: Any, many: Path, local: dict[str, bytes], tmp_path: Path) -> None:
+    node = cluster.add_node(**NODE)
+    process = start(cluster, tmp_path, many, "out")
+    first = read(process, 10)
+    cluster.remove_node(node, allow_graceful=False)
+    lines, errors = rest(process, tmp_path)
+    assert process.returncode == 0, errors
+    photos = [json.loads(line)["input"] for line in first + lines]
+    assert len(photos) == len(set(photos)) == 61, "each is told once, and nothing else is on standard output"
+    lost, summary, table = errors.splitlines()
+    assert "a node of the Ray cluster was lost; the" in lost and table.startswith("table: ")
+    assert summary.startswith("61 converted (3 faces), 0 skipped, 0 failed")
+    assert tree(tmp_path / "out") == local and leftovers(tmp_path) == []
+
+
+def test_a_process_that_dies_is_replaced(cluster: Any, many: Path, tmp_path: Path) -> None:
+    process = start(cluster, tmp_path, many, "out")
+    read(process, 5)
+    workers = processes("ray::Node")
+    assert len(workers) == 2, "one on each node"
+    os.kill(workers[0], signal.SIGKILL)
+    read(process, 25)
+    _, errors = rest(process, tmp_path)
+    assert process.returncode == 0 and len(tree(tmp_path / "out")) == 63, errors
+    assert (
+        "61 converted (3 faces), 0 skipped, 0 failed" in errors and "photos that it had are given to others" in errors
+    )
+
+
+def test_a_driver_that_is_killed_goes_on_where_it_was(
+    cluster: Any, many: Path, local: dict[str, bytes], tmp_path: Path, h2a: Command
+) -> None:
+    process = start(cluster, tmp_path, many, "out")
+    read(process, 25)
+    process.kill()
+    rest(process, tmp_path)
+    done = h2a(many, "out", "--json", "--ray", cluster.address)
+    assert done.returncode == 0, done.stderr
+    states = [line["state"] for line in told(done.stdout)]
+    assert states.count("skipped") >= 5 and len(states) == 61 and "failed" not in states
+    assert tree(tmp_path / "out") == local and leftovers(tmp_path) == []
+
+
+def test_what_is_in_flight_is_finished(cluster: Any, many: Path, tmp_path: Path) -> None:
+    process = start(cluster, tmp_path, many, "out")
+    read(process, 2)
+    process.send_signal(signal.SIGINT)
+    lines, errors = rest(process, tmp_path)
+    assert process.returncode == 130 and "interrupted; run the same command again" in errors, errors
+    made = 2 + len(lines)
+    assert len(tree(tmp_path / "out")) == made < 61 and leftovers(tmp_path) == []
+    assert {state for _, _, _, _, state, _ in recorded(tmp_path / "out")} <= {"done", "started"}
+
+
+def test_a_watch_converts_what_comes(cluster: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    process = start(cluster, tmp_path, "in", "out", "--watch", "--settle", 0, "--max-idle", 60)
+    for number, photo in enumerate(sorted(PHOTOS.glob("*.jpg"))[:3]):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(photo.read_bytes())
+        assert json.loads(read(process, 1)[0])["state"] == "converted"
+    process.send_signal(signal.SIGTERM)
+    rest(process, tmp_path)
+    assert process.returncode == 0 and len(tree(tmp_path / "out")) == 3
+
+
+@contextlib.contextmanager
+def blind_node(cluster: Any, hidden: Path) -> Iterator[None]:
+    """A node on which this folder is an empty one."""
+    ray = f"'{sys.executable}' -m ray.scripts.scripts start --block --num-cpus 1 --object-store-memory {80 << 20}"
+    script = f"mount -t tmpfs none '{hidden}' && exec {ray} --address {cluster.address} --disable-usage-stats"
+    node = subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert node.stdout is not None and any("Ray runtime started" in line for line in node.stdout)
+        yield
+    finally:
+        node.terminate()
+        node.communicate(timeout=60)
+
+
+def test_nodes_that_do_not_see_the_folders_are_not_used(
+    cluster: Any, many: Path, local: dict[str, bytes], tmp_path: Path, h2a: Command
+) -> None:
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("no permission to hide a folder from a process")
+    (tmp_path / "out").mkdir()
+    with blind_node(cluster, many), blind_node(cluster, tmp_path / "out"):
+        done = h2a(many, "out", "--ray", cluster.address)
+    assert done.returncode == 0 and tree(tmp_path / "out") == local, done.stderr
+    assert f"this node of the Ray cluster is not used: it does not see {many}" in done.stderr
+    assert "61 converted (3 faces), 0 skipped, 0 failed" in done.stderr
+
+
+def test_a_model_of_ones_own_comes_along(cluster: Any, photos: Path, tmp_path: Path, h2a: Command) -> None:
+    for kind in ("mindir", "json"):
+        shutil.copyfile(ROOT / "models" / f"anime-256.{kind}", tmp_path / f"mine.{kind}")
+    options = ("--model", "mine.mindir", "--size", 128, "--format", "jpg", "--limit", 3, "--workers", "1:1:1")
+    done = h2a(photos, "out", *options, "--ray", cluster.address)
+    assert done.returncode == 0 and len(tree(tmp_path / "out")) == 3, done.stderr
+    for path in (tmp_path / "out").rglob("*.jpg"):
+        with Image.open(path) as image:
+            assert max(image.size) == 128
+
+
+def test_a_cluster_that_is_not_there_is_one_line(photos: Path, tmp_path: Path, h2a: Command) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    for address in ("127.0.0.1:9", "ray://127.0.0.1:10001", "photos"):
+        done = h2a(photos, "out", "--ray", address)
+        assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith(f"h2a-batch: --ray {address}: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_package_it_is_named(photos: Path, tmp_path: Path) -> None:
+    script = "import sys; sys.modules['ray'] = None; from h2a_batch.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, photos, tmp_path / "out", "--ray"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "--ray needs the package ray; pip install 'h2a-batch[ray]'" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_goes_away_ends_the_run_with_a_line(
+    many: Path, local: dict[str, bytes], tmp_path: Path, h2a: Command
+) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    own = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    try:
+        process = start(own, tmp_path, many, "out")
+        read(process, 3)
+        started = time.monotonic()
+        own.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
+        _, errors = rest(process, tmp_path)
+        assert process.returncode == 1 and "the Ray cluster went away; run again when it is back" in errors, errors
+        assert time.monotonic() - started < 60
+    finally:
+        own.shutdown()
+    done = h2a(many, "out")
+    assert done.returncode == 0 and tree(tmp_path / "out") == local
