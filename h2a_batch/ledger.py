@@ -26,6 +26,7 @@ from h2a_batch.framing import Frame
 from h2a_batch.options import settings_key
 from h2a_batch.source import LEDGER_FOLDER, Source
 
+KEPT = -1  # the size of an output that is none: its name is kept for its photo, a file there is somebody's
 NOBODY = "no-face"  # the state of a photo that was passed over because nobody is in it
 DELETED = "//deleted-"  # behind the path of a photo that was deleted on success; no real path has two slashes
 _PROBE_BYTES = 1 << 18  # to see whether a full disk has room again; more than most outputs need
@@ -166,8 +167,12 @@ class Ledger:
 
     def reserve(self, task: Task, name: str) -> None:
         """Write down that another output of a task is about to be made, by this name."""
-        query = "INSERT OR REPLACE INTO outputs (name, source) VALUES (CAST(? AS TEXT), CAST(? AS TEXT))"
-        self.execute(query, name, task.source.real)
+        query = (
+            "INSERT INTO outputs (name, source, before) VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?)"
+            " ON CONFLICT (name) DO UPDATE"
+            " SET before = coalesce(size, before), size = NULL, sha256 = NULL, source = excluded.source"
+        )
+        self.execute(query, name, task.source.real, KEPT if os.path.lexists(self.out / name) else None)
 
     def done(
         self, task: Task, sha256: str, outputs: Sequence[Output], seconds: float, faces: Sequence[Frame] = ()
@@ -175,12 +180,12 @@ class Ledger:
         """Record that a task's outputs are complete and on disk: one of the whole photo, or one of each face."""
         source, portraits = task.source.real, [output.name for output in outputs] != [task.name]
         self._close(source, "done", sha256, sum(output.size for output in outputs), None, seconds)
-        made = list(outputs)
-        if portraits:  # the photo's own name stays its own, whether an older output has it or nothing
-            made.append(Output(task.name, task.output.stat().st_size if task.output.is_file() else 0))
-        for output in made:
-            query = "UPDATE outputs SET sha256 = ?, size = ? WHERE name = CAST(? AS TEXT)"
+        for output in outputs:
+            query = "UPDATE outputs SET sha256 = ?, size = ?, before = NULL WHERE name = CAST(? AS TEXT)"
             self.execute(query, sha256, output.size, output.name)
+        if portraits:  # the photo's own name is kept for it, whether an older output has it or nothing
+            query = "UPDATE outputs SET sha256 = ?, size = coalesce(before, ?) WHERE name = CAST(? AS TEXT)"
+            self.execute(query, sha256, KEPT, task.name)
         self._tidy(source)
         self.execute("DELETE FROM faces WHERE source = CAST(? AS TEXT)", source)
         for number, face in enumerate(faces, 1):
@@ -205,6 +210,7 @@ class Ledger:
     def rename(self, source: str, new: str) -> None:
         """Keep the record of a photo under another path."""
         for query in (
+            "DELETE FROM faces WHERE source = CAST(? AS TEXT) AND source != CAST(? AS TEXT)",
             "UPDATE OR REPLACE files SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
             "UPDATE OR REPLACE faces SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
         ):
@@ -231,15 +237,17 @@ class Ledger:
         )
 
     def output_of(self, source: Source) -> Path | None:
-        """A source's output where it has a complete one."""
+        """A source's output, the first of several, where it has a complete one."""
         row = self.row(source.real)
-        path = self.out / row.output if row and row.output and row.state == "done" else None
-        return path if path and path.exists() else None
+        if row is None or row.output is None or row.state != "done":
+            return None
+        names = [face.output.name for face in self.faces(source.real) if face.output] or [row.output]
+        return self.out / names[0] if (self.out / names[0]).exists() else None
 
     def is_output(self, path: Path) -> bool:
         """Whether a path in OUT is the name of an output, made or about to be made; links count as what they name."""
         names = {os.path.relpath(path, self.out), os.path.relpath(os.path.realpath(path), self.real_out)}
-        return any(self.made(name) is not None for name in names)
+        return any(made.size != KEPT for name in names if (made := self.made(name)))
 
     def sheets(self) -> frozenset[Path]:
         """The contact sheets of this and of earlier runs."""
@@ -258,10 +266,18 @@ class Ledger:
         with self._lock:
             due = at_once or time.monotonic() - self._committed > _BATCH_SECONDS
             if due:
-                with storage(self.folder):
-                    self._db.commit()
+                self.flush()
                 self._committed = time.monotonic()
             return due
+
+    def flush(self) -> None:
+        """Make what was recorded durable, for a thread that is not the run's own: when it commits is its own affair.
+
+        Raises:
+            StorageError: the volume is full or gone.
+        """
+        with self._lock, storage(self.folder):
+            self._db.commit()
 
     def check_place(self) -> None:
         """Make sure that OUT is still the folder it was; one that cannot be reached for now may well be.
@@ -339,9 +355,10 @@ class Ledger:
 
     def _tidy(self, source: str) -> None:
         """Names that were not used in the end: an older output keeps its own, any other file there is not ours."""
-        query = "SELECT name FROM outputs WHERE source = CAST(? AS TEXT) AND size IS NULL"
-        for (name,) in self.select(query, source):
-            try:
+        unused = "source = CAST(? AS TEXT) AND size IS NULL"
+        self.execute(f"UPDATE outputs SET size = before, before = NULL WHERE {unused}", source)
+        for (name,) in self.select(f"SELECT name FROM outputs WHERE {unused}", source):
+            try:  # there was nothing when the name was taken, so it is of a run that was killed
                 size = (self.out / str(name)).stat().st_size
                 self.execute("UPDATE outputs SET size = ? WHERE name = CAST(? AS TEXT)", size, name)
             except OSError:

@@ -186,8 +186,11 @@ class _Stages:
 
         def find(picture: NDArray[np.uint8], smallest: float) -> list[Face]:
             nonlocal detector
-            detector = detector or Detector()
-            return detector.find(picture, smallest)
+            try:
+                detector = detector or Detector()
+                return detector.find(picture, smallest)
+            except ModelError as error:
+                raise PhotoError("model", str(error)) from error
 
         search = options.search(find, card.face)
 

@@ -12,10 +12,11 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
-from h2a_batch.claims import claim, claim_faces, is_current, is_known
+from h2a_batch.claims import claim, claim_faces, in_the_way, is_current, is_known
 from h2a_batch.disposal import Disposal
 from h2a_batch.errors import H2AError, PhotoError, StorageError
 from h2a_batch.events import Event, FileResult, Summary, notify
+from h2a_batch.faces import check_detector
 from h2a_batch.generator import Generator, resolve_device
 from h2a_batch.ledger import NOBODY, Ledger, Row, Task
 from h2a_batch.options import Options
@@ -32,7 +33,13 @@ _UPKEEP, _UPKEEP_SHARE = 60.0, 50  # seconds between two reports of a watch, or 
 
 
 def load(model: Path, options: Options) -> Generator:
-    """The first generator of a run, on the device that the options name."""
+    """The first generator of a run, on the device that the options name; and a look whether faces can be found.
+
+    Raises:
+        ModelError, RuntimeMissingError: one of the models, or what runs them, is missing or broken.
+    """
+    if options.faces != "off":
+        check_detector()
     device = resolve_device(options.device)
     return Generator(model, device=device, batch_size=options.batch_for(device))
 
@@ -210,7 +217,7 @@ class Run:
                 while self.left == 0 and self.watcher and self.watcher.gave and not self.stop.wait(_MOMENT):
                     yield None  # what was given out may be taken back
             else:
-                path = self.ledger.out / found.output
+                path = in_the_way(self.ledger, found)
                 message = f"{path} is of other origin or was edited; --overwrite replaces it"
                 self.note(FileResult(found.path, "skipped", path, "exists", message))
                 if self.watcher:
