@@ -185,7 +185,7 @@ def test_faces_are_framed_as_in_a_conversion(sources: Path) -> None:
     ]
     search = Search(Detector().find, FaceRule(), 60, 50, "fail", whole=False)
     for name in ("group", "one"):  # also a portrait
-        photo = decode(sources / "humans" / f"{name}.jpg", (SIZE, SIZE), "pad", "model", search=search)
+        photo = decode(sources / "humans" / f"{name}.jpg", (SIZE, SIZE), "crop", "model", search=search)
         assert len(photo.faces) == len(photo.parts) == (2 if name == "group" else 1)
         for number, part in enumerate(photo.parts, 1):
             label = f"humans/{name}.jpg" + (f"#{number}" if name == "group" else "")
