@@ -2,7 +2,7 @@
 
 A file in OUT is one of four things: an output of this source, of another source, of nobody we know (a foreign
 file), or an original. The first may be replaced unless it was edited, the third only by ``--overwrite``, the
-other two never: the next of `names.variants` is taken instead. A face whose name a foreign file has takes the next, too.
+other two never: the next of `names.variants` is taken instead. A face does so also for a foreign file.
 """
 
 from __future__ import annotations
