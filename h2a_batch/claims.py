@@ -2,7 +2,7 @@
 
 A file in OUT is one of four things: an output of this source, of another source, of nobody we know (a foreign
 file), or an original. The first may be replaced unless it was edited, the third only by ``--overwrite``, the
-other two never: the next of `names.variants` is taken instead.
+other two never: the next of `names.variants` is taken instead. A face does so also for a foreign file.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 from h2a_batch.errors import UsageError
 from h2a_batch.files import sha256_of
 from h2a_batch.image import is_complete
-from h2a_batch.ledger import NOBODY, Ledger, Made, Output, Row, Task
+from h2a_batch.ledger import KEPT, NOBODY, Ledger
 from h2a_batch.names import is_image_name, numbered, variants
+from h2a_batch.records import Made, Output, Row, Task
 from h2a_batch.sheet import is_sheet
 from h2a_batch.source import Source, identity
 from h2a_batch.store import Place, Remote, find
@@ -62,6 +63,13 @@ def claim(ledger: Ledger, source: Source, overwrite: bool, originals: Sequence[s
     return None
 
 
+def in_the_way(ledger: Ledger, source: Source) -> Place:
+    """The file of other origin, or the edited one, for which `claim` gave no task."""
+    names = [output.name for output in _portraits(ledger, source.real)]
+    names.append(next(_names(ledger, source)))
+    return ledger.out / next((name for name in names if _is_foreign(ledger, name)), names[-1])
+
+
 def claim_faces(ledger: Ledger, task: Task, count: int, overwrite: bool, originals: Sequence[str]) -> list[str]:
     """Give the faces of a photo their names, on record and durable when this returns; for any thread.
 
@@ -80,7 +88,7 @@ def claim_faces(ledger: Ledger, task: Task, count: int, overwrite: bool, origina
             wanted = (os.path.join(folder, name) for name in variants(numbered(base, number)))
             names.append(next(name for name in wanted if _is_free(ledger, task.source, name, overwrite, originals)))
             ledger.reserve(task, names[-1])
-        ledger.commit()
+        ledger.flush()
     return names
 
 
@@ -152,7 +160,7 @@ def _names(ledger: Ledger, source: Source) -> Iterator[str]:
 def _is_anothers(ledger: Ledger, source: Source, name: str, originals: Sequence[str]) -> bool:
     """Whether a name in OUT is that of another photo's output, or of what may be an original."""
     made = ledger.made(name)
-    if made is not None:
+    if made is not None and (made.size != KEPT or made.source != source.real):
         return made.source != source.real
     return ledger.size(name) is not None and _may_be_original(ledger, ledger.out / name, source, originals)
 
@@ -160,11 +168,12 @@ def _is_anothers(ledger: Ledger, source: Source, name: str, originals: Sequence[
 def _is_foreign(ledger: Ledger, name: str) -> bool:
     """Whether a file has a name in OUT that nobody we know made, or that was edited."""
     made, size = ledger.made(name), ledger.size(name)
-    return size is not None and (made is None or _is_edited(made, ledger.out / name, size))
+    return size is not None and (made is None or made.size == KEPT or _is_edited(made, ledger.out / name, size))
 
 
 def _is_free(ledger: Ledger, source: Source, name: str, overwrite: bool, originals: Sequence[str]) -> bool:
-    return not _is_anothers(ledger, source, name, originals) and (overwrite or not _is_foreign(ledger, name))
+    usable = not _is_foreign(ledger, name) or (overwrite and not (ledger.out / name).is_dir())
+    return usable and not _is_anothers(ledger, source, name, originals)
 
 
 def _portraits(ledger: Ledger, source: str) -> list[Output]:
@@ -198,8 +207,9 @@ def _moved_here(ledger: Ledger, source: Source) -> Row | None:
     row = ledger.row(made.source)
     if row is None or row.size != source.size or _content(source) != made.sha256:
         return None
-    ledger.rename(made.source, source.real)
-    ledger.rename_outputs(made.source, source.real)
+    with ledger.together():
+        ledger.rename(made.source, source.real)
+        ledger.rename_outputs(made.source, source.real)
     return ledger.row(source.real)
 
 

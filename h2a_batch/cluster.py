@@ -22,10 +22,10 @@ from h2a_batch.errors import UsageError
 from h2a_batch.events import Event
 from h2a_batch.files import remove, write_output
 from h2a_batch.generator import one_line
-from h2a_batch.ledger import Task
 from h2a_batch.node import MARK
 from h2a_batch.options import Options
 from h2a_batch.pipeline import NameFaces, Result
+from h2a_batch.records import Task
 from h2a_batch.source import LEDGER_FOLDER
 from h2a_batch.store import Place
 

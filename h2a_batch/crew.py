@@ -16,10 +16,10 @@ from h2a_batch.card import identify
 from h2a_batch.errors import ClusterError, PhotoError, RuntimeMissingError, StorageError
 from h2a_batch.events import Event
 from h2a_batch.generator import one_line
-from h2a_batch.ledger import Task
 from h2a_batch.node import Brief, Node, Question, Report
 from h2a_batch.options import Options
 from h2a_batch.pipeline import NameFaces, Result
+from h2a_batch.records import Task
 from h2a_batch.store import Place
 
 _MUSTER = 1.0  # seconds between two looks at the cluster's nodes

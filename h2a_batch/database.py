@@ -34,7 +34,8 @@ CREATE TABLE outputs (                  -- every file this program made in OUT, 
     name TEXT PRIMARY KEY,              -- relative to OUT
     source TEXT NOT NULL,               -- real path of the input it belongs to; empty for a contact sheet
     sha256 TEXT,                        -- of that input's content
-    size INTEGER                        -- bytes; NULL while it is being made
+    size INTEGER,                       -- bytes; NULL while it is being made; -1 where the name is only kept for it
+    before INTEGER                      -- the size before that, while it is being made anew
 ) WITHOUT ROWID;
 CREATE TABLE sheets (path TEXT PRIMARY KEY) WITHOUT ROWID;  -- contact sheets, wherever they lie
 """

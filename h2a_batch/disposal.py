@@ -21,9 +21,10 @@ from pathlib import Path
 from h2a_batch.errors import PhotoError, UsageError
 from h2a_batch.events import Event
 from h2a_batch.files import replacing, sha256_of, temporary_path
-from h2a_batch.ledger import DELETED, Ledger, Row, Task
+from h2a_batch.ledger import DELETED, Ledger
 from h2a_batch.names import variants
 from h2a_batch.options import Options
+from h2a_batch.records import Row, Task
 from h2a_batch.settle import is_open_for_writing
 from h2a_batch.source import Source
 from h2a_batch.store import Place, real_path
@@ -36,7 +37,7 @@ CREATE TABLE IF NOT EXISTS disposals (  -- what is still to be done with photos 
     device INTEGER NOT NULL             -- number of the volume that it is on
 ) WITHOUT ROWID
 """
-_NOT_ITS_FAULT = frozenset({"vanished", "changed", "unreadable", "output"})
+_NOT_ITS_FAULT = frozenset({"vanished", "changed", "unreadable", "output", "model"})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _TRIES = 100
 
@@ -207,10 +208,11 @@ class Disposal:
     def _leave_place(self, entry: _Entry, target: str) -> None:
         """Keep the record of a photo under the path it has now, so that the one it had is free for another photo."""
         name = target or f"{entry.source}{DELETED}{time.time_ns()}"
-        self._ledger.rename(entry.source, name)
-        if entry.state == "done":
-            self._ledger.rename_outputs(entry.source, target)
-        self._strike(entry)
+        with self._ledger.together():
+            self._ledger.rename(entry.source, name)
+            if entry.state == "done":
+                self._ledger.rename_outputs(entry.source, target)
+            self._strike(entry)
 
     def _write_down(self, entry: _Entry) -> None:
         query = "INSERT OR REPLACE INTO disposals VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?)"

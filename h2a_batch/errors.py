@@ -70,7 +70,7 @@ class PhotoError(H2AError):
     Args:
         kind: a short, stable word for scripts: ``empty``, ``not-an-image``, ``truncated``, ``corrupt``,
             ``too-large``, ``unreadable``, ``vanished``, ``changed``, ``unsupported``, ``output``,
-            ``model`` or ``internal``.
+            ``model``, ``no-face`` or ``internal``.
     """
 
     exit_code = EXIT_SOME_FAILED

@@ -20,7 +20,7 @@ from h2a_batch.errors import ModelError
 from h2a_batch.framing import Face, Pixels, cut, frame_of
 from h2a_batch.generator import load_runtime, one_line
 
-__all__ = ["NARROWEST", "Detector", "Face", "usual_smallest"]
+__all__ = ["NARROWEST", "Detector", "Face", "check_detector", "usual_smallest"]
 
 MODEL = "centerface"
 # Chosen by scripts/bench_faces. A first look at a small copy finds what may be a face; what is uncertain is looked at
@@ -48,6 +48,16 @@ def usual_smallest(size: tuple[int, int]) -> float:
     return min(LARGE_SMALLEST, max(USUAL_SMALLEST, USUAL_SHARE * max(size)))
 
 
+def check_detector() -> None:
+    """Make sure that the shipped model is there and whole.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if read_card(find_model(MODEL), DETECTOR) is None:  # a damaged file would find faces anywhere
+        raise ModelError(f"{MODEL}.json, the card of the face detector, is missing", "install h2a-batch again")
+
+
 class Detector:
     """Finds faces, on the CPU. Not thread-safe: every thread needs one of its own.
 
@@ -60,8 +70,8 @@ class Detector:
     """
 
     def __init__(self, threads: int = 1) -> None:
+        check_detector()
         self.path = find_model(MODEL)
-        read_card(self.path, DETECTOR)  # a damaged file would find faces anywhere
         lite = load_runtime()
         context = lite.Context()
         context.target = ["cpu"]

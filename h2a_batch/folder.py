@@ -21,7 +21,8 @@ from h2a_batch.generator import Generator
 from h2a_batch.ledger import Ledger, ledger_folder
 from h2a_batch.names import is_image_name
 from h2a_batch.options import Options, with_settings
-from h2a_batch.run import Run, load
+from h2a_batch.pipeline import load
+from h2a_batch.run import Run
 from h2a_batch.source import Ignored, check_inputs, scan
 from h2a_batch.store import Place, Remote, absolute, check_reachable, place, real_path
 

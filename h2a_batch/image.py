@@ -305,15 +305,18 @@ def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
 def _find(reader: Reader, search: Search, scale: float) -> tuple[Frame, ...]:
     """The faces that are to be converted one by one; none where the photo is to be as a whole, by `scale` smaller."""
     size = reader.upright
-    if search.paste:
-        return search.frames(_rgb(reader.load(1.0)), size)
-    if search.sees_portrait(_rgb(reader.load(max(scale, search.first_scale(size)))), size):
-        return ()
-    return search.frames(_rgb(reader.load(max(scale, search.scale(size)))), size)
+    if search.whole:
+        first = search.first_scale(size)
+        if search.sees_portrait(_small(reader.load(max(scale, first)), first), size):
+            return ()
+    wanted = search.scale(size)
+    return search.frames(_small(reader.load(1.0 if search.paste else max(scale, wanted)), wanted), size)
 
 
-def _rgb(photo: Scaled) -> NDArray[np.uint8]:
-    return np.asarray(photo.image.convert("RGB"))
+def _small(photo: Scaled, scale: float) -> NDArray[np.uint8]:
+    """A photo as uint8 RGB, made smaller as far as `scale` allows before it is copied: it may be very large."""
+    factor = int(photo.x / scale)
+    return np.asarray((photo.image.reduce(factor) if factor > 1 else photo.image).convert("RGB"))
 
 
 def _whole(reader: Reader, frame: Size, placement: Placement, scale: float) -> Part:
@@ -350,7 +353,8 @@ def _canvas(reader: Reader, size: str) -> Part:
     output = (max(1, round(width * scale)), max(1, round(height * scale)))
     alpha = photo.alpha if photo.alpha is None or scale == 1 else photo.alpha.resize(output, Image.Resampling.LANCZOS)
     box = (0, 0, width, height)
-    return Part(np.asarray(to_srgb(photo.image, reader.profile)), Placement(box, box, output), alpha)
+    colours = photo.image if photo.colours is None else photo.colours  # those beneath transparent parts stay, too
+    return Part(np.asarray(to_srgb(colours, reader.profile)), Placement(box, box, output), alpha)
 
 
 def _bounds(face: Frame) -> Box:

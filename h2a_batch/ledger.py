@@ -14,7 +14,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,70 +24,15 @@ from h2a_batch.files import hold, replacing, temporary_path
 from h2a_batch.framing import Frame
 from h2a_batch.mirror import Mirror, state_folder
 from h2a_batch.options import settings_key
+from h2a_batch.records import FaceRow, Made, Output, Row, Task
 from h2a_batch.source import LEDGER_FOLDER, Source
 from h2a_batch.store import Place, Remote, real_path
 
+KEPT = -1  # the size of an output that is none: its name is kept for its photo, a file there is somebody's
 NOBODY = "no-face"  # the state of a photo that was passed over because nobody is in it
 DELETED = "//deleted-"  # behind the path of a photo that was deleted on success; no real path has two slashes
 _PROBE_BYTES = 1 << 18  # to see whether a full disk has room again; more than most outputs need
 _BATCH_SECONDS = 0.5  # results that a kill may cost: they are made again
-
-
-@dataclass(frozen=True)
-class Task:
-    """A photo to convert, and the file to make of it: its name relative to OUT."""
-
-    source: Source
-    out: Place
-    name: str
-
-    @property
-    def output(self) -> Place:
-        """The file to make."""
-        return self.out / self.name
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file that was made: its name relative to OUT, and its bytes."""
-
-    name: str
-    size: int
-
-
-@dataclass(frozen=True)
-class FaceRow:
-    """A face that was converted; ``output`` is None where it was put back into its photo."""
-
-    frame: Frame
-    output: Output | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the ledger knows of one input."""
-
-    source: str
-    size: int
-    mtime_ns: int
-    sha256: str | None
-    settings: str
-    natural: str
-    output: str | None
-    output_size: int | None
-    state: str
-    error: str | None
-    seconds: float | None
-
-
-@dataclass(frozen=True)
-class Made:
-    """A file that this program made in OUT: whose it is, and its size once it is complete."""
-
-    name: str
-    source: str
-    sha256: str | None
-    size: int | None
 
 
 _ROW, _MADE = ", ".join(Row.__dataclass_fields__), ", ".join(Made.__dataclass_fields__)
@@ -178,8 +122,12 @@ class Ledger:
 
     def reserve(self, task: Task, name: str) -> None:
         """Write down that another output of a task is about to be made, by this name."""
-        query = "INSERT OR REPLACE INTO outputs (name, source) VALUES (CAST(? AS TEXT), CAST(? AS TEXT))"
-        self.execute(query, name, task.source.real)
+        query = (
+            "INSERT INTO outputs (name, source, before) VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?)"
+            " ON CONFLICT (name) DO UPDATE"
+            " SET before = coalesce(size, before), size = NULL, sha256 = NULL, source = excluded.source"
+        )
+        self.execute(query, name, task.source.real, None if self.size(name) is None else KEPT)
 
     def done(
         self, task: Task, sha256: str, outputs: Sequence[Output], seconds: float, faces: Sequence[Frame] = ()
@@ -187,12 +135,12 @@ class Ledger:
         """Record that a task's outputs are complete and on disk: one of the whole photo, or one of each face."""
         source, portraits = task.source.real, [output.name for output in outputs] != [task.name]
         self._close(source, "done", sha256, sum(output.size for output in outputs), None, seconds)
-        made = list(outputs)
-        if portraits:  # the photo's own name stays its own, whether an older output has it or nothing
-            made.append(Output(task.name, self.size(task.name) or 0))
-        for output in made:
-            query = "UPDATE outputs SET sha256 = ?, size = ? WHERE name = CAST(? AS TEXT)"
+        for output in outputs:
+            query = "UPDATE outputs SET sha256 = ?, size = ?, before = NULL WHERE name = CAST(? AS TEXT)"
             self.execute(query, sha256, output.size, output.name)
+        if portraits:  # the photo's own name is kept for it, whether an older output has it or nothing
+            query = "UPDATE outputs SET sha256 = ?, size = coalesce(before, ?) WHERE name = CAST(? AS TEXT)"
+            self.execute(query, sha256, KEPT, task.name)
         if self._mirror:
             self._mirror.wrote([(output.name, output.size) for output in outputs])
         self._tidy(source)
@@ -219,6 +167,7 @@ class Ledger:
     def rename(self, source: str, new: str) -> None:
         """Keep the record of a photo under another path."""
         for query in (
+            "DELETE FROM faces WHERE source = CAST(? AS TEXT) AND source != CAST(? AS TEXT)",
             "UPDATE OR REPLACE files SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
             "UPDATE OR REPLACE faces SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
         ):
@@ -254,18 +203,20 @@ class Ledger:
             return None
 
     def output_of(self, source: Source) -> Place | None:
-        """A source's output where it has a complete one."""
+        """A source's output, the first of several, where it has a complete one."""
         row = self.row(source.real)
-        there = row and row.output and row.state == "done" and self.size(row.output) is not None
-        return self.out / row.output if row and row.output and there else None
+        if row is None or row.output is None or row.state != "done":
+            return None
+        names = [face.output.name for face in self.faces(source.real) if face.output] or [row.output]
+        return self.out / names[0] if self.size(names[0]) is not None else None
 
     def is_output(self, path: Place) -> bool:
         """Whether a path in OUT is the name of an output, made or about to be made; links count as what they name."""
         if self._mirror or isinstance(path, Remote):
             name = str(path)[len(self.real_out) + 1 :]
-            return self.made(name) is not None or (self._mirror is not None and self._mirror.is_left_behind(name))
+            return self._is_made(name) or (self._mirror is not None and self._mirror.is_left_behind(name))
         names = {os.path.relpath(path, str(self.out)), os.path.relpath(os.path.realpath(path), self.real_out)}
-        return any(self.made(name) is not None for name in names)
+        return any(self._is_made(name) for name in names)
 
     def sheets(self) -> frozenset[Path]:
         """The contact sheets of this and of earlier runs."""
@@ -284,10 +235,18 @@ class Ledger:
         with self._lock:
             due = at_once or time.monotonic() - self._committed > _BATCH_SECONDS
             if due:
-                with storage(self.folder):
-                    self._db.commit()
+                self.flush()
                 self._committed = time.monotonic()
             return due
+
+    def flush(self) -> None:
+        """Make what was recorded durable, for a thread that is not the run's own: when it commits is its own affair.
+
+        Raises:
+            StorageError: the volume is full or gone.
+        """
+        with self._lock, storage(self.folder):
+            self._db.commit()
 
     def check_place(self) -> None:
         """Make sure that OUT is still the folder it was; one that cannot be reached for now may well be.
@@ -367,13 +326,18 @@ class Ledger:
 
     def _tidy(self, source: str) -> None:
         """Names that were not used in the end: an older output keeps its own, any other file there is not ours."""
-        query = "SELECT name FROM outputs WHERE source = CAST(? AS TEXT) AND size IS NULL"
-        for (name,) in self.select(query, source):
+        unused = "source = CAST(? AS TEXT) AND size IS NULL"
+        self.execute(f"UPDATE outputs SET size = before, before = NULL WHERE {unused}", source)
+        for (name,) in self.select(f"SELECT name FROM outputs WHERE {unused}", source):
             size = self.size(str(name))
-            if size is not None:
+            if size is not None:  # nothing had the name when it was taken, so it is of a run that was killed
                 self.execute("UPDATE outputs SET size = ? WHERE name = CAST(? AS TEXT)", size, name)
             else:
                 self.execute("DELETE FROM outputs WHERE name = CAST(? AS TEXT)", name)
+
+    def _is_made(self, name: str) -> bool:
+        made = self.made(name)
+        return made is not None and made.size != KEPT
 
     def _one(self, query: str, *values: object) -> tuple[object, ...] | None:
         with self._lock, storage(self.folder):

@@ -19,11 +19,11 @@ from h2a_batch import __version__
 from h2a_batch.card import find_model, identify
 from h2a_batch.errors import H2AError, ModelError, UsageError
 from h2a_batch.files import opened, sha256_of
-from h2a_batch.generator import Generator, one_line, resolve_device
-from h2a_batch.ledger import Task
+from h2a_batch.generator import one_line
 from h2a_batch.machine import available_cores
 from h2a_batch.options import Options
-from h2a_batch.pipeline import Result, convert
+from h2a_batch.pipeline import Result, convert, load
+from h2a_batch.records import Task
 from h2a_batch.source import LEDGER_FOLDER
 from h2a_batch.store import Place
 
@@ -89,10 +89,9 @@ class Node:
         self._options, self._room = brief.options, 0
         try:
             _check(brief)
-            device = resolve_device(brief.options.device)
-            path = _model(brief, model)
-            self._generator = Generator(path, device=device, batch_size=brief.options.batch_for(device))
-            self._workers = brief.options.workers.filled(device, min(brief.cores, available_cores()))
+            self._generator = load(_model(brief, model), brief.options)
+            cores = min(brief.cores, available_cores())
+            self._workers = brief.options.workers.filled(self._generator.device, cores)
             counts = self._workers.decode + self._workers.generator * self._generator.batch_size + self._workers.encode
             self._room = _AHEAD * 2 * counts
             threading.Thread(target=self._work, name="pipeline", daemon=True).start()

@@ -123,13 +123,6 @@ class Options:
             self.contact_sheet is None or Path(self.contact_sheet).suffix.lower() in SHEET_SUFFIXES,
             f"--contact-sheet {self.contact_sheet}: name a file that ends in {', '.join(SHEET_SUFFIXES)}",
         )
-        _require(self.faces in FACES, f"--faces {self.faces}: choose one of {', '.join(FACES)}")
-        _require(self.no_face in NO_FACE, f"--no-face {self.no_face}: choose one of {', '.join(NO_FACE)}")
-        _require(
-            self.min_face is None or 16 <= self.min_face <= 16384,
-            f"--min-face {self.min_face}: choose 16 to 16384 pixels",
-        )
-        _require(1 <= self.max_faces <= 1000, f"--max-faces {self.max_faces}: choose 1 to 1000")
         _require(self.limit is None or self.limit >= 1, f"--limit {self.limit}: choose 1 or more")
         _require(
             self.on_success in ("keep", "delete") or self.archive is not None,
@@ -153,7 +146,17 @@ class Options:
             self.ray is None or _CLUSTER.fullmatch(self.ray) is not None,
             f"--ray {self.ray}: choose HOST:PORT, or write --ray alone and last for the cluster of this machine",
         )
+        self._check_faces()
         self._check_watch()
+
+    def _check_faces(self) -> None:
+        _require(self.faces in FACES, f"--faces {self.faces}: choose one of {', '.join(FACES)}")
+        _require(self.no_face in NO_FACE, f"--no-face {self.no_face}: choose one of {', '.join(NO_FACE)}")
+        _require(
+            self.min_face is None or 16 <= self.min_face <= 16384,
+            f"--min-face {self.min_face}: choose 16 to 16384 pixels",
+        )
+        _require(1 <= self.max_faces <= 1000, f"--max-faces {self.max_faces}: choose 1 to 1000")
 
     def _check_watch(self) -> None:
         for name in ("settle", "max_idle"):
@@ -194,7 +197,8 @@ class Options:
         """How faces are looked for, with a detector's `Detector.find` and the model's rule; None where they are not."""
         if self.faces == "off":
             return None
-        return Search(find, rule, self.min_face, self.max_faces, self.no_face, self.faces == "paste")
+        paste = self.faces == "paste"
+        return Search(find, rule, self.min_face, self.max_faces, self.no_face, not paste, paste)
 
     def settings(self, model_sha256: str, framing: str, rule: FaceRule) -> str:
         """What decides the bytes of an output, as canonical JSON for the ledger.

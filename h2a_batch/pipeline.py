@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2a_batch.errors import H2AError, ModelError, PhotoError, StorageError
-from h2a_batch.faces import Detector, Face
+from h2a_batch.faces import Detector, Face, check_detector
 from h2a_batch.files import write_output
 from h2a_batch.framing import Frame
-from h2a_batch.generator import Generator
+from h2a_batch.generator import Generator, resolve_device
 from h2a_batch.image import Photo, decode, encode, fetch, finish
-from h2a_batch.ledger import Output, Task
 from h2a_batch.options import Options, Workers
+from h2a_batch.records import Output, Task
 from h2a_batch.store import Remote
 
 NameFaces = Callable[[Task, int], Sequence[str]]
@@ -78,6 +78,18 @@ class _Job:
         else:
             self.trace = traceback.format_exc()
             self.error = PhotoError("internal", f"unexpected {type(error).__name__}: {error}", "please report this")
+
+
+def load(model: Path, options: Options) -> Generator:
+    """The first generator of a run, on the device that the options name; and a look whether faces can be found.
+
+    Raises:
+        ModelError, RuntimeMissingError: one of the models, or what runs them, is missing or broken.
+    """
+    if options.faces != "off":
+        check_detector()
+    device = resolve_device(options.device)
+    return Generator(model, device=device, batch_size=options.batch_for(device))
 
 
 def convert(
@@ -207,8 +219,11 @@ class _Stages:
 
         def find(picture: NDArray[np.uint8], smallest: float) -> list[Face]:
             nonlocal detector
-            detector = detector or Detector()
-            return detector.find(picture, smallest)
+            try:
+                detector = detector or Detector()
+                return detector.find(picture, smallest)
+            except ModelError as error:
+                raise PhotoError("model", str(error)) from error
 
         search = options.search(find, card.face)
 

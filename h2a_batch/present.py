@@ -12,9 +12,10 @@ from pathlib import Path
 from h2a_batch.claims import claim_sheet
 from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.events import Summary
-from h2a_batch.ledger import Ledger, Row
+from h2a_batch.ledger import Ledger
 from h2a_batch.options import SHEET_SUFFIXES, Options
 from h2a_batch.page import Sheet
+from h2a_batch.records import Row
 from h2a_batch.report import REPORT_SUFFIXES, check_report, write_report
 from h2a_batch.results import Facts, Item, Items, facts_of
 from h2a_batch.sheet import check_writable, files_of, plan_sheet, stale_pages, title_of, write_sheet

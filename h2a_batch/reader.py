@@ -39,10 +39,14 @@ _NEARLY = 0.9  # of the size that is wanted: not worth reading the file again
 
 @dataclass(frozen=True)
 class Scaled:
-    """An upright photo in a mode that can be resized and profiled, smaller than the file's by ``x`` and ``y``."""
+    """An upright photo in a mode that can be resized and profiled, smaller than the file's by ``x`` and ``y``.
+
+    Where it is transparent it is blended with white; ``colours`` is the same as it is, without its ``alpha``.
+    """
 
     image: Image.Image
     alpha: Image.Image | None
+    colours: Image.Image | None
     x: float
     y: float
 
@@ -145,21 +149,21 @@ def _turned(image: Image.Image, turn: int) -> Image.Image:
     return image.transpose(ways[turn]) if turn in ways else image
 
 
-def _eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """The image in a mode that can be resized and profiled (L, RGB, CMYK, LAB), and its alpha where it has one."""
+def _eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None, Image.Image | None]:
+    """What a `Scaled` has of an image: in L, RGB, CMYK or LAB; alpha and colours where it has an alpha."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep(image), None
+        return _from_deep(image), None, None
     if image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
         if alpha.getextrema() == (255, 255):
-            return image.convert("RGB"), None
+            return image.convert("RGB"), None, None
         white = Image.new("RGB", image.size, _WHITE)
         white.paste(image, mask=alpha)
-        return white, alpha
+        return white, alpha, image.convert("RGB")
     if image.mode in ("L", "RGB", "CMYK", "LAB"):
-        return image, None
-    return image.convert("L" if image.mode == "1" else "RGB"), None
+        return image, None, None
+    return image.convert("L" if image.mode == "1" else "RGB"), None, None
 
 
 def _from_deep(image: Image.Image) -> Image.Image:

@@ -24,7 +24,8 @@ from h2a_batch.database import storage
 from h2a_batch.errors import UsageError
 from h2a_batch.files import replacing, sha256_of
 from h2a_batch.framing import Frame
-from h2a_batch.ledger import DELETED, NOBODY, Ledger, Row
+from h2a_batch.ledger import DELETED, NOBODY, Ledger
+from h2a_batch.records import Row
 from h2a_batch.source import LEDGER_FOLDER, Ignored, Scan, Source, Unusable, check_inputs, scan
 from h2a_batch.store import Place
 

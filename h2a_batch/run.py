@@ -14,15 +14,16 @@ from itertools import chain, islice
 from pathlib import Path
 
 from h2a_batch import cluster
-from h2a_batch.claims import claim, claim_faces, is_current, is_known
+from h2a_batch.claims import claim, claim_faces, in_the_way, is_current, is_known
 from h2a_batch.disposal import Disposal
 from h2a_batch.errors import H2AError, PhotoError, StorageError
 from h2a_batch.events import Event, FileResult, Summary, notify
-from h2a_batch.generator import Generator, resolve_device
-from h2a_batch.ledger import NOBODY, Ledger, Row, Task
+from h2a_batch.generator import Generator
+from h2a_batch.ledger import NOBODY, Ledger
 from h2a_batch.options import Options
-from h2a_batch.pipeline import Result, convert
+from h2a_batch.pipeline import Result, convert, load
 from h2a_batch.present import Presenter
+from h2a_batch.records import Row, Task
 from h2a_batch.results import Item, look, write_table
 from h2a_batch.settle import SETTLE_SECONDS, Settling
 from h2a_batch.source import Found, Ignored, Scan, Unusable, scan
@@ -34,12 +35,6 @@ Convert = Callable[[Iterable[Task | None]], Yields[Result, None, None]]
 _CLAIMS = 32  # names that are made durable together, before their photos start
 _MOMENT = 0.05  # seconds
 _UPKEEP, _UPKEEP_SHARE = 60.0, 50  # seconds between two reports of a watch, or times what the last one took
-
-
-def load(model: Path, options: Options) -> Generator:
-    """The first generator of a run, on the device that the options name."""
-    device = resolve_device(options.device)
-    return Generator(model, device=device, batch_size=options.batch_for(device))
 
 
 class Run:
@@ -225,7 +220,7 @@ class Run:
                 while self.left == 0 and self.watcher and self.watcher.gave and not self.stop.wait(_MOMENT):
                     yield None  # what was given out may be taken back
             else:
-                path = self.ledger.out / found.output
+                path = in_the_way(self.ledger, found)
                 message = f"{path} is of other origin or was edited; --overwrite replaces it"
                 self.note(FileResult(found.path, "skipped", path, "exists", message))
                 if self.watcher:

@@ -28,6 +28,7 @@ class Search:
         smallest: pixels across a face in the photo; None for `usual_smallest`.
         most: faces of one photo, the largest of them.
         no_face: what becomes of a photo without a face: ``convert`` (as a whole), ``skip`` or ``fail``.
+        whole: a photo that is a portrait already is converted as a whole.
         paste: the painted faces are put back into the photo.
     """
 
@@ -36,7 +37,8 @@ class Search:
     smallest: float | None
     most: int
     no_face: str
-    paste: bool
+    whole: bool = True
+    paste: bool = False
 
     def scale(self, size: tuple[int, int]) -> float:
         """How much smaller than this a photo may come, for the narrowest face that counts to be found."""

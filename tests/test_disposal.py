@@ -16,7 +16,8 @@ from h2a_batch import Event, Options, convert_folder
 from h2a_batch.claims import claim
 from h2a_batch.disposal import Disposal
 from h2a_batch.files import sha256_of, temporary_path
-from h2a_batch.ledger import Ledger, Output
+from h2a_batch.ledger import Ledger
+from h2a_batch.records import Output
 from h2a_batch.source import Source
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from h2a_batch.claims import claim, claim_sheet, is_current
 from h2a_batch.errors import BusyError, LedgerError, UsageError
 from h2a_batch.files import sha256_of, temporary_path
-from h2a_batch.ledger import Ledger, Output, Task
+from h2a_batch.ledger import Ledger
+from h2a_batch.records import Output, Task
 from h2a_batch.results import write_table
 from h2a_batch.source import LEDGER_FOLDER, Source
 
@@ -183,11 +184,13 @@ def test_a_contact_sheet_takes_nobodys_file(out: Path, photo: Path) -> None:
     with _open(out) as ledger:
         _make(ledger, _source(photo, "sheet.jpg"))
         for taken in (photo, out / "sheet.jpg"):
-            with pytest.raises(UsageError, match="contact sheet"):
-                claim_sheet(ledger, taken, True, [str(photo.parent)])
-        claim_sheet(ledger, out / "page.jpg", False, [])
-        (out / "page.jpg").write_bytes(b"a sheet")
-        claim_sheet(ledger, out / "page.jpg", False, [])
+            with pytest.raises(UsageError, match="another name for the sheet"):
+                claim_sheet(ledger, taken, True)
+        claim_sheet(ledger, out / "page.jpg", False)
+        software = Image.Exif()
+        software[0x0131] = "h2a-batch sheet"
+        Image.new("RGB", (9, 9)).save(out / "page.jpg", exif=software)
+        claim_sheet(ledger, out / "page.jpg", False)
         task = claim(ledger, _source(photo, "page.jpg"), True, [])
         assert task is not None and task.name == "page~2.jpg"
 

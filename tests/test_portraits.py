@@ -6,15 +6,17 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from composites import landscape, own_portraits, put
-from conftest import PHOTOS, Command, command_line, leftovers, tree
+from conftest import PHOTOS, ROOT, Command, command_line, leftovers, tree
 from PIL import Image
 
 from h2a_batch import convert_folder
@@ -162,3 +164,67 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
         process.wait()
     assert convert_folder(tmp_path / "in", tmp_path / "out").exit_code == 0
     assert tree(tmp_path / "out") == tree(tmp_path / "whole") and leftovers(tmp_path / "out") == []
+
+
+def test_a_name_that_is_only_kept_is_nobodys_file(tmp_path: Path, h2a: Command) -> None:
+    group(tmp_path / "in" / "a.jpg", 0, 1)
+    theirs = tmp_path / "out" / "a.png"
+    theirs.parent.mkdir()
+    Image.new("RGB", (9, 9)).save(theirs)
+    mine = theirs.read_bytes()
+    assert h2a("in", "out", "--overwrite").returncode == 0 and theirs.read_bytes() == mine
+    done = h2a("in", "out", "--faces", "off", "-v")
+    assert "1 skipped" in done.stderr and theirs.read_bytes() == mine, done.stderr
+    theirs.write_bytes(b"no picture")
+    assert "1 skipped" in h2a("in", "out", "--faces", "off").stderr and theirs.read_bytes() == b"no picture"
+    assert h2a("in", "out", "--faces", "off", "--overwrite").returncode == 0 and theirs.read_bytes() != b"no picture"
+
+
+def test_in_place_a_new_photo_of_a_kept_name_is_a_photo(tmp_path: Path, h2a: Command) -> None:
+    group(tmp_path / "in" / "a.jpg", 0, 1)
+    assert h2a("in", "in").returncode == 0
+    new = tmp_path / "in" / "a_anime.png"
+    new.write_bytes(PORTRAITS[3].read_bytes())
+    assert "1 converted" in h2a("in", "in").stderr
+    assert h2a("in", "in", "--faces", "off", "--overwrite").returncode == 0
+    assert new.read_bytes() == PORTRAITS[3].read_bytes()
+
+
+def test_transparent_parts_keep_their_colours_when_faces_are_put_back(tmp_path: Path) -> None:
+    photo = group(tmp_path / "in" / "a.png", 0)
+    with Image.open(photo) as image:
+        alpha = np.full((image.height, image.width), 255, np.uint8)
+        alpha[:, 800:] = 128
+        image.putalpha(Image.fromarray(alpha))
+        image.save(photo)
+        before = np.asarray(image)
+    assert convert_folder(tmp_path / "in", tmp_path / "out", faces="paste").faces == 1
+    with Image.open(tmp_path / "out" / "a.png") as image:
+        assert np.array_equal(np.asarray(image)[:, 800:], before[:, 800:])
+
+
+def test_photos_are_archived_while_the_run_goes_on(tmp_path: Path) -> None:
+    for number in range(24):
+        group(tmp_path / "in" / f"{number}.jpg", number % 6)
+    order: list[str] = []
+    convert_folder(
+        tmp_path / "in",
+        tmp_path / "out",
+        on_success=f"archive={tmp_path / 'archive'}",
+        on_file=lambda result: order.append("converted"),
+        on_event=lambda event: order.append(event.kind),
+    )
+    assert order.count("archived") == 24 and "archived" in order[:23]
+
+
+def test_without_the_detector_nothing_runs_and_no_photo_is_blamed(tmp_path: Path) -> None:
+    for name in ("h2a_batch", "models"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("centerface*", "__pycache__"))
+    group(tmp_path / "in" / "a.jpg", 0)
+    command = [sys.executable, "-m", "h2a_batch", "in", "out", "--on-failure", "move=failed"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "centerface" in done.stderr and done.stderr.count("\n") == 1
+    assert (tmp_path / "in" / "a.jpg").exists() and not (tmp_path / "out").exists()
+    done = subprocess.run([*command, "--faces", "off"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

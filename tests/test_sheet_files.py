@@ -19,9 +19,9 @@ from test_sheet import Sheets, h2a_sheet
 from h2a_batch import convert_folder
 from h2a_batch.errors import UsageError
 from h2a_batch.events import Summary
-from h2a_batch.ledger import Row
 from h2a_batch.options import Options
 from h2a_batch.present import Presenter
+from h2a_batch.records import Row
 from h2a_batch.results import Item, look, open_ledger
 from h2a_batch.sheet import is_sheet
 from h2a_batch.source import Scan, Source, scan

@@ -183,8 +183,11 @@ def test_faces_are_framed_as_in_a_conversion(sources: Path) -> None:
     assert [(row["source"], row["reason"]) for row in left_out if row["domain"] == "A"] == [
         ("humans/hills.jpg", "no-face")
     ]
-    search = Search(Detector().find, FaceRule(), 60, 50, "fail", paste=False)
-    photo = decode(sources / "humans" / "group.jpg", (SIZE, SIZE), "pad", "model", search=search)
-    for number, part in enumerate(photo.parts, 1):
-        with Image.open(origin[f"humans/group.jpg#{number}"]) as made:
-            assert np.array_equal(np.asarray(made), part.pixels)
+    search = Search(Detector().find, FaceRule(), 60, 50, "fail", whole=False)
+    for name in ("group", "one"):  # also a portrait
+        photo = decode(sources / "humans" / f"{name}.jpg", (SIZE, SIZE), "crop", "model", search=search)
+        assert len(photo.faces) == len(photo.parts) == (2 if name == "group" else 1)
+        for number, part in enumerate(photo.parts, 1):
+            label = f"humans/{name}.jpg" + (f"#{number}" if name == "group" else "")
+            with Image.open(origin[label]) as made:
+                assert np.array_equal(np.asarray(made), part.pixels)

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import pytest
 from conftest import PHOTOS, command_line
 from PIL import Image
 
@@ -97,6 +98,23 @@ class Watch:
         """End it as a power cut would."""
         self.process.kill()
         self.process.wait()
+
+
+Start = Callable[..., Watch]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts watchers; what still runs at the end of the test is killed."""
+    started: list[Watch] = []
+
+    def run(*arguments: object, **keywords: Any) -> Watch:
+        started.append(Watch(*arguments, **keywords))
+        return started[-1]
+
+    yield run
+    for watch in started:
+        watch.kill()
 
 
 def picture(number: int, side: int = 96) -> bytes:

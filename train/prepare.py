@@ -110,7 +110,7 @@ class Cutter:
         Raises:
             PhotoError: it cannot be read, or faces are looked for and it has none.
         """
-        search = self._faces and Search(self._find, FaceRule(), self._faces, MOST, "fail", paste=False)
+        search = self._faces and Search(self._find, FaceRule(), self._faces, MOST, "fail", whole=False)
         return decode(path, (SIZE, SIZE), "crop", "model", search=search or None)
 
     def _find(self, picture: NDArray[np.uint8], smallest: float) -> list[Face]:

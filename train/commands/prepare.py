@@ -1,9 +1,9 @@
 """Any folders of pictures to trainA, trainB, testA and testB, 256x256, for training.
 
 Each picture is turned upright, converted to sRGB and cut to its middle square; with --faces, each face of a human
-picture is cut out as h2a-batch frames it, and a portrait is cut to its middle square. Unreadable pictures, exact
-duplicates and near duplicates (mirrored ones, too) are left out and listed in left_out.csv; pictures.csv says where
-each of the others came from. One input gives the same bytes each time.
+picture is found, leveled and framed as h2a-batch does it. Unreadable pictures, exact duplicates and near duplicates
+(mirrored ones, too) are left out and listed in left_out.csv; pictures.csv says where each of the others came from. One
+input gives the same bytes each time.
 """
 
 from __future__ import annotations
