@@ -70,13 +70,16 @@ def in_the_way(ledger: Ledger, source: Source) -> Place:
     return ledger.out / next((name for name in names if _is_foreign(ledger, name)), names[-1])
 
 
-def claim_faces(ledger: Ledger, task: Task, count: int, overwrite: bool, originals: Sequence[str]) -> list[str]:
+def claim_faces(
+    ledger: Ledger, task: Task, count: int, overwrite: bool, originals: Sequence[str], durable: bool = True
+) -> list[str]:
     """Give the faces of a photo their names, on record and durable when this returns; for any thread.
 
     Where a file of other origin has such a name, the next of `names.variants` is taken.
 
     Args:
         overwrite, originals: as for `claim`.
+        durable: otherwise the caller has the ledger flushed before the names are used.
 
     Raises:
         StorageError: the ledger cannot be written.
@@ -88,7 +91,8 @@ def claim_faces(ledger: Ledger, task: Task, count: int, overwrite: bool, origina
             wanted = (os.path.join(folder, name) for name in variants(numbered(base, number)))
             names.append(next(name for name in wanted if _is_free(ledger, task.source, name, overwrite, originals)))
             ledger.reserve(task, names[-1])
-        ledger.flush()
+        if durable:
+            ledger.flush()
     return names
 
 
@@ -172,7 +176,8 @@ def _is_foreign(ledger: Ledger, name: str) -> bool:
 
 
 def _is_free(ledger: Ledger, source: Source, name: str, overwrite: bool, originals: Sequence[str]) -> bool:
-    usable = not _is_foreign(ledger, name) or (overwrite and not (ledger.out / name).is_dir())
+    path = ledger.out / name
+    usable = not _is_foreign(ledger, name) or (overwrite and not (isinstance(path, Path) and path.is_dir()))
     return usable and not _is_anothers(ledger, source, name, originals)
 
 
@@ -215,7 +220,9 @@ def _moved_here(ledger: Ledger, source: Source) -> Row | None:
 
 def _is_edited(made: Made, path: Place, size: int) -> bool:
     """Whether somebody changed an output: not the recorded size, and yet whole. What is cut short is not edited."""
-    if isinstance(path, Path) and (path.is_symlink() or not path.is_file()):
+    if isinstance(path, Remote):  # where nothing is ever cut short
+        return made.size not in (None, size)
+    if path.is_symlink() or not path.is_file():
         return True
     return made.size is not None and made.size != size and is_complete(path)
 

@@ -16,15 +16,16 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Generator as Yields
 from pathlib import Path
+from typing import Any
 
-from h2a_batch.crew import Crew, load_ray, reach
+from h2a_batch.crew import Crew, Naming, load_ray, reach
 from h2a_batch.errors import UsageError
 from h2a_batch.events import Event
 from h2a_batch.files import remove, write_output
 from h2a_batch.generator import one_line
 from h2a_batch.node import MARK
 from h2a_batch.options import Options
-from h2a_batch.pipeline import NameFaces, Result
+from h2a_batch.pipeline import Result
 from h2a_batch.records import Task
 from h2a_batch.source import LEDGER_FOLDER
 from h2a_batch.store import Place
@@ -50,8 +51,6 @@ def joined(address: str) -> Iterator[None]:
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
     _check_address(address)
-    with contextlib.suppress(AttributeError):  # what Ray tells of its processes' ends goes to standard output otherwise
-        ray._private.worker.print_to_stdstream = lambda *lines, **how: None
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -69,10 +68,26 @@ def joined(address: str) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+    with _silent(ray):
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent(ray: Any) -> Iterator[None]:
+    """Keep off standard output what Ray tells of its processes' ends; by a name that it may change without notice."""
+    worker, name = getattr(getattr(ray, "_private", None), "worker", None), "print_to_stdstream"
+    printing = getattr(worker, name, None)
+    if printing is None:
+        yield
+        return
+    setattr(worker, name, lambda *lines, **how: None)
     try:
         yield
     finally:
-        ray.shutdown()
+        setattr(worker, name, printing)
 
 
 def convert(
@@ -80,7 +95,7 @@ def convert(
     options: Options,
     model: Path,
     out: Place,
-    name_faces: NameFaces,
+    naming: Naming,
     tell: Callable[[Event], None],
     stop: threading.Event,
 ) -> Yields[Result, None, None]:
@@ -91,7 +106,7 @@ def convert(
         options: what the outputs should be.
         model: the generator's file.
         out: the output folder.
-        name_faces: gives the faces of a photo their names in OUT; called in this thread.
+        naming: gives the faces of a photo their names in OUT; called in this thread.
         tell: called in this thread with what becomes of nodes.
         stop: when set, what no node has yet is dropped.
 
@@ -115,7 +130,8 @@ def convert(
             if not crew.busy() and (stop.is_set() or (exhausted and not crew.queue and not crew.suspects)):
                 return
             for member, report in crew.reports(0.0 if not exhausted and crew.has_room() else 2 * _MOMENT):
-                yield from crew.heard(member, report, name_faces)
+                yield from crew.heard(member, report)
+            crew.answer(naming)
             yield from crew.hopeless()
 
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
+import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from h2a_batch.card import identify
-from h2a_batch.errors import ClusterError, PhotoError, RuntimeMissingError, StorageError
+from h2a_batch.errors import ClusterError, H2AError, PhotoError, RuntimeMissingError, StorageError
 from h2a_batch.events import Event
+from h2a_batch.files import remove, temporary_path, write_output
 from h2a_batch.generator import one_line
 from h2a_batch.node import Brief, Node, Question, Report
 from h2a_batch.options import Options
 from h2a_batch.pipeline import NameFaces, Result
 from h2a_batch.records import Task
+from h2a_batch.source import LEDGER_FOLDER
 from h2a_batch.store import Place
 
 _MUSTER = 1.0  # seconds between two looks at the cluster's nodes
@@ -27,19 +31,63 @@ _ANSWER = 5.0  # seconds in which a cluster has to answer
 _GONE = 15.0  # seconds without the cluster's head, or without any node, after which the run ends
 _LONG = 60.0  # seconds without a node that is ready, after which that is told
 _DEATHS = 3  # of nodes that had a photo, before it fails; of a node without a result, before it is left alone
+_PROBE_BYTES = 1 << 18  # to see whether OUT can be written from here; more than most outputs need
 _BLIND = ("vanished", "unreadable")  # what a node says of photos that it does not see
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Gives the faces of photos their names in OUT, and makes those names durable, of several photos at once."""
+
+    names: NameFaces
+    commit: Callable[[], None]
 
 
 @dataclass(eq=False)
 class Member:
-    """A node that works for this run: its actor, the call that is under way, and the photos that it has."""
+    """A node that works for this run: its actor, the call that is under way, and the photos that it has.
+
+    ``writer`` tells its temporary files; ``sees`` says whether it has read a photo yet.
+    """
 
     node: str
     address: str
     actor: Any
     call: Any
+    writer: str
     room: int = 0
+    sees: bool = False
     given: dict[str, Task] = field(default_factory=dict)
+
+
+class Lookout:
+    """What the cluster's head says of its nodes, asked once a second in a thread of its own.
+
+    A call to a head that has just gone lasts a minute, after which Ray ends this process.
+
+    Attributes:
+        head: its address.
+        seen: when it last answered, in seconds of the monotonic clock, and its nodes as Ray describes them.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray, self._ended = ray, threading.Event()
+        self.head = str(ray.get_runtime_context().gcs_address)
+        self.seen: tuple[float, list[dict[str, Any]]] = (time.monotonic(), ray.nodes())
+        self._thread = threading.Thread(target=self._look, name="nodes", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._ended.set()
+        self._thread.join(_MUSTER)
+
+    def _look(self) -> None:
+        while not self._ended.wait(_MUSTER):
+            with contextlib.suppress(Exception):  # whatever it is, there is no answer
+                reach(self.head)
+                if not self._ended.is_set():
+                    self.seen = time.monotonic(), self._ray.nodes()
 
 
 class Crew:
@@ -55,14 +103,17 @@ class Crew:
         self.suspects: deque[Task] = deque()  # photos that two nodes died with: each is tried alone
         self.lost: deque[Task] = deque()  # photos that are given up
         self.members: list[Member] = []
+        self.asked: list[tuple[Member, Question]] = []
         self.refused: dict[str, str] = {}
         self.deaths: Counter[str] = Counter()  # by node, without a result since
         self.losses: Counter[str] = Counter()  # by photo
-        self.manned = self.answered = time.monotonic()
-        self.mustered, self.told = 0.0, False
+        self.begun: dict[str, list[str]] = {}  # by photo, the writers of nodes that had it and were lost
+        self.lookout = Lookout(self.ray)
+        self.manned, self.mustered, self.told = time.monotonic(), 0.0, False
 
     def close(self) -> None:
         """Let all nodes go; what they still have is dropped."""
+        self.lookout.close()
         for member in self.members:
             self._dismiss(member)
 
@@ -70,14 +121,15 @@ class Crew:
         """Put every node of the cluster that has none to work.
 
         Raises:
-            ClusterError: there is none, and none will come.
+            ClusterError: there is none, and none will come; or the cluster went away.
         """
-        if time.monotonic() < self.mustered + _MUSTER:
+        seen, found = self.lookout.seen
+        if seen == self.mustered:
+            if time.monotonic() > seen + _GONE:
+                raise ClusterError(f"{self.lookout.head}: the Ray cluster went away", "run again when it is back")
             return
-        self.mustered = time.monotonic()
-        if not self._answers():
-            return
-        nodes = {node["NodeID"]: node for node in self.ray.nodes() if node["Alive"]}
+        self.mustered = seen
+        nodes = {node["NodeID"]: node for node in found if node["Alive"]}
         able = {node for node, facts in nodes.items() if facts["Resources"].get("CPU", 0) >= 1}
         for node in able - {member.node for member in self.members} - set(self.refused):
             self.members.append(self._member(nodes[node]))
@@ -90,22 +142,6 @@ class Crew:
             self.told = True
             message = "no node of the Ray cluster is ready: other work may have its CPUs; waiting"
             self.tell(Event("waiting", self.out, message=message))
-
-    def _answers(self) -> bool:
-        """Whether the cluster's head is there; without it Ray ends this process after a minute.
-
-        Raises:
-            ClusterError: it has not been for a while.
-        """
-        head = self.ray.get_runtime_context().gcs_address
-        try:
-            reach(head)
-        except OSError as error:
-            if self.mustered > self.answered + _GONE:
-                raise ClusterError(f"{head}: the Ray cluster went away", "run again when it is back") from error
-            return False
-        self.answered = self.mustered
-        return True
 
     def has_room(self) -> bool:
         """Whether more photos can be handed out than there are."""
@@ -156,34 +192,85 @@ class Crew:
             member.room = report.room
             yield member, report
 
-    def heard(self, member: Member, report: Report, name_faces: NameFaces) -> list[Result]:
-        """Answer a node's report, ask for the next, and return its results.
+    def heard(self, member: Member, report: Report) -> list[Result]:
+        """Take in a node's report, ask for the next, and return its results.
 
         Raises:
-            StorageError: the node, or the ledger, could not write to OUT.
+            StorageError: nobody can write to OUT.
         """
-        if isinstance(report.error, StorageError):
-            raise report.error
-        results = [result for result in report.results if result.task.name in member.given]
-        blind = next((result.task.source.path for result in results if _is_blind(result)), None)
-        if report.error or blind:
-            self._refuse(member, str(report.error or f"it does not see {blind}; mount IN there by the same path"))
+        results = {result.task.name: result for result in report.results if result.task.name in member.given}
+        if why := self._unfit(member, report.error, results.values()):
+            self._refuse(member, why)
             return []
-        if names := {question.task.name: _names(member, question, name_faces) for question in report.questions}:
-            member.actor.give.remote([], names)
-        done = [replace(result, task=member.given.pop(result.task.name)) for result in results]
+        self.asked += [(member, question) for question in report.questions]
+        done = [replace(result, task=member.given.pop(name)) for name, result in results.items()]
         for result in done:
             self.losses.pop(result.task.name, None)
             self.deaths[member.node] = 0
+            member.sees = member.sees or bool(result.sha256)
+            self._sweep(result)
         if member.given:
             member.call = member.actor.take.remote()
         return done
+
+    def answer(self, naming: Naming) -> None:
+        """Answer what nodes have asked by now, all with one commit, since a disk has few of them in a second.
+
+        Raises:
+            StorageError: the ledger cannot be written.
+        """
+        asked = [(member, question) for member, question in self.asked if question.task.name in member.given]
+        self.asked.clear()
+        names: dict[Member, dict[str, Sequence[str]]] = {}
+        for member, question in asked:
+            task = member.given[question.task.name]
+            names.setdefault(member, {})[task.name] = naming.names(task, question.count)
+        if names:
+            naming.commit()
+        for member, answers in names.items():
+            member.actor.give.remote([], answers)
 
     def hopeless(self) -> Iterator[Result]:
         """Photos that too many nodes died with, as failures."""
         while self.lost:
             message = f"the process that converted it ended {_DEATHS} times"
-            yield Result(self.lost.popleft(), 0.0, error=PhotoError("internal", message, "convert it without --ray"))
+            error = PhotoError("internal", message, "convert it without --ray")
+            result = Result(self.lost.popleft(), 0.0, error=error)
+            self._sweep(result)
+            yield result
+
+    def _unfit(self, member: Member, error: H2AError | None, results: Iterable[Result]) -> str:
+        """Why a node is of no use any more; nothing where it is.
+
+        Raises:
+            StorageError: it cannot write to OUT, and neither can the driver.
+        """
+        if isinstance(error, StorageError) and not self._can_write():
+            raise error
+        if error:
+            return error.message if isinstance(error, StorageError) else str(error)  # others go on without it
+        if self.options.watch and member.sees:  # a share may show a new photo late: the watch has it tried again
+            return ""
+        blind = next((result.task.source.path for result in results if _is_blind(result)), None)
+        return f"it does not see {blind}; mount IN there by the same path" if blind else ""
+
+    def _can_write(self) -> bool:
+        """Whether OUT can be written from here."""
+        probe = self.out / LEDGER_FOLDER / "probe"
+        try:
+            write_output(probe, bytes(_PROBE_BYTES))
+            remove(probe)
+        except (H2AError, OSError):
+            return False
+        return True
+
+    def _sweep(self, result: Result) -> None:
+        """Remove what nodes that were lost may have begun to write of a photo's outputs."""
+        for writer in self.begun.pop(result.task.name, ()):
+            for name in {result.task.name, *(output.name for output in result.outputs)}:
+                if isinstance(output := self.out / name, Path):
+                    with contextlib.suppress(OSError):
+                        temporary_path(output, writer).unlink()
 
     def _member(self, facts: dict[str, Any]) -> Member:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -194,14 +281,15 @@ class Crew:
             max_concurrency=4,  # `give` and `hello` go on while `take` waits
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        made = actor.remote(Brief(self.options, cores, self.sha256, self.out, self.mark), self.model)
-        return Member(node, facts["NodeManagerAddress"], made, made.hello.remote())
+        writer = f"-{uuid.uuid4().hex[:8]}"
+        made = actor.remote(Brief(self.options, cores, self.sha256, self.out, self.mark, writer), self.model)
+        return Member(node, facts["NodeManagerAddress"], made, made.hello.remote(), writer)
 
     def _lose(self, member: Member, error: Exception) -> None:
         """A node is gone, or its process; what it had is given to others."""
         self._dismiss(member)
         self.deaths[member.node] += 1
-        tasks, member.given = list(member.given.values()), {}
+        tasks = self._taken_back(member)
         for task in tasks:
             self.losses[task.name] += 1
             deaths = self.losses[task.name]
@@ -221,17 +309,19 @@ class Crew:
         self._dismiss(member)
         self.refused[member.node] = f"{member.address}: {why}"
         self.tell(Event("refused", Path(member.address), message=f"this node of the Ray cluster is not used: {why}"))
-        self.queue.extendleft(member.given.values())
-        member.given = {}
+        self.queue.extendleft(self._taken_back(member))
+
+    def _taken_back(self, member: Member) -> list[Task]:
+        """The photos that a node has, which is to have none any more."""
+        tasks, member.given = list(member.given.values()), {}
+        for task in tasks:
+            self.begun.setdefault(task.name, []).append(member.writer)
+        return tasks
 
     def _dismiss(self, member: Member) -> None:
         self.members = [other for other in self.members if other is not member]
         with contextlib.suppress(Exception):  # it may be gone already
             self.ray.kill(member.actor)
-
-
-def _names(member: Member, question: Question, name_faces: NameFaces) -> Sequence[str]:
-    return name_faces(member.given[question.task.name], question.count)
 
 
 def _is_blind(result: Result) -> bool:
@@ -252,7 +342,7 @@ def _is_blind(result: Result) -> bool:
 def _reason(error: Exception) -> str:
     """Why an actor could not be made, in one line."""
     if "No module named 'h2a_batch" in str(error):
-        return "h2a-batch is not installed for its Python"
+        return "h2a-batch is not installed for its Python, or an older one is"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return one_line(Exception(lines[-1] if lines else type(error).__name__))
 

@@ -33,7 +33,7 @@ _AGAIN, _AROUND = 128, 1.2  # pixels of the second look's picture, and how much 
 _CELL, _STEP = 4, 32  # pixels: the sides of a cell, and what the sides of the network's picture are multiples of
 _SAME = 0.3  # boxes that have this share of their common area in common show one face
 _PART = 768  # pixels: of longer copies one part after the other is looked at, which bounds the memory
-_LARGEST = 160  # pixels of a face in such a part, and what two parts share; larger ones are found on a smaller copy
+_LARGEST = 80  # pixels of a face in such a part, and what two parts share; larger ones are found on a smaller copy
 _SMALLER = 4.0  # by which that is smaller
 _ACROSS, _DOWN = [0, 2, *range(4, 14, 2)], [1, 3, *range(5, 14, 2)]  # columns of a row, see _rows
 

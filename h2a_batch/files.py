@@ -8,13 +8,15 @@ import fcntl
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from h2a_batch.errors import BusyError, PhotoError, StorageError
 from h2a_batch.store import Place, Remote, delete, get, put
 
+_writer = ""  # see `write_apart`
+_MISNAMED = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EMSGSIZE}  # or too large: the next object may well be written
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
 
 
@@ -52,7 +54,9 @@ def write_output(where: Place, data: bytes) -> None:
             file.write(data)
     except OSError as error:
         what = f"{where}: cannot be written ({error.strerror or error})"
-        if isinstance(where, Remote) and isinstance(error, (ConnectionError, PermissionError, FileNotFoundError)):
+        if isinstance(where, Remote):
+            if error.errno in _MISNAMED:
+                raise PhotoError("output", what, "rename the photo") from error
             raise StorageError(what, "check the store and run again: it goes on from here") from error
         if error.errno in _FULL:
             raise StorageError(what, "free space there and run again: it goes on from here") from error
@@ -90,9 +94,35 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def temporary_path(path: Path) -> Path:
-    """Where `path` is written before it is complete: hidden, short, and the same in every run."""
-    return path.with_name(f".h2a-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
+def temporary_path(path: Path, writer: str | None = None) -> Path:
+    """Where `path` is written before it is complete: hidden, short, and the same in every run but for `write_apart`.
+
+    Args:
+        writer: of the process that writes it; None for this one.
+    """
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f".h2a-{name}{_writer if writer is None else writer}.part")
+
+
+def write_apart(writer: str) -> None:
+    """Name the temporary files of this process differently from those of others, who may write the same files."""
+    global _writer
+    _writer = writer
+
+
+def remove_temporaries(paths: Iterable[Path]) -> None:
+    """Remove the temporary files of these files, whichever process began to write them."""
+    begun: dict[Path, set[str]] = {}
+    for path in paths:
+        begun.setdefault(path.parent, set()).add(temporary_path(path, "").stem)
+    for folder, stems in begun.items():
+        found: list[str] = []
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if entry.name.endswith(".part")]
+        for name in found:
+            if name[: len(min(stems))] in stems:  # they are all of one length
+                with contextlib.suppress(OSError):
+                    (folder / name).unlink()
 
 
 def hold(folder: Path, out: Place) -> int:

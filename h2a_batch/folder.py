@@ -133,6 +133,8 @@ def _check_stores(places: Sequence[Place], options: Options) -> None:
     }
     for name in (name for name in asked if asked[name] and stores):
         raise UsageError(f"{stores[0]}: {name} is for folders, and this is in an object store", f"leave {name} out")
+    if {"s3", "obs"} <= {store.protocol for store in stores}:  # one endpoint, and so two names for one object
+        raise UsageError("s3:// and obs:// name the same store here", "write all URLs with one of them")
 
 
 def _check_watched(paths: Sequence[Place], options: Options) -> None:

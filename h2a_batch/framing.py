@@ -15,7 +15,7 @@ from h2a_batch.card import FaceRule
 # of a photo's longer side; portraits that people cut themselves, and the training set's, have 0.64 or more, by
 # scripts/bench_faces --training
 PORTRAIT = 0.6
-_COMPANY = 0.5  # of the width of the largest face: who is smaller only stands in the background of its portrait
+COMPANY = 0.5  # of the width of the largest face: who is smaller only stands in the background of its portrait
 _FINE = 2  # a square is turned at twice its size and then made smaller, which keeps it sharp without jagged edges
 _MARGIN = 2  # pixels around it that the interpolation looks at
 
@@ -96,7 +96,7 @@ def is_portrait(size: tuple[int, int], faces: Sequence[Face], frames: Sequence[F
     if not faces:
         return False
     first, *others = sorted(zip(faces, frames, strict=True), key=lambda pair: -pair[0].width)
-    alone = all(face.width < _COMPANY * first[0].width for face, _ in others)
+    alone = all(face.width < COMPANY * first[0].width for face, _ in others)
     return alone and first[1].side >= PORTRAIT * max(size)
 
 

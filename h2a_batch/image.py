@@ -22,11 +22,13 @@ from h2a_batch.errors import PhotoError, StorageError
 from h2a_batch.files import opened
 from h2a_batch.framing import Frame, cut
 from h2a_batch.kinds import HEIF, sniff
+from h2a_batch.png import encode_png
 from h2a_batch.reader import AGAIN, HAVE_HEIF, READERS, Reader, Scaled, exif_of, explained, open_image, to_srgb
 from h2a_batch.search import Search
 from h2a_batch.store import Place, Remote, get
 
 _PILLOW_FORMAT = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
+_QUICK = 1 << 17  # pixels: PNGs of more are worth the time that makes them smaller
 _MOST_JPEG_EXIF = 65_000  # bytes; a JPEG cannot hold more
 
 Box = tuple[int, int, int, int]
@@ -206,6 +208,8 @@ def encode(image: Image.Image, format: str, quality: int, exif: bytes | None = N
     """
     if exif and format == "jpg" and len(exif) > _MOST_JPEG_EXIF:
         exif = None
+    if format == "png" and image.width * image.height <= _QUICK and image.mode in ("L", "RGB", "RGBA"):
+        return encode_png(image, exif)
     extra: dict[str, object] = {"exif": exif} if exif else {}
     if format == "png":
         extra |= {"compress_type": zlib.Z_RLE}  # on filtered pictures half the time of the default, at its size

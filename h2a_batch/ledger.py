@@ -20,7 +20,7 @@ from typing import Any
 
 from h2a_batch.database import VERSION, as_bytes, connect, storage
 from h2a_batch.errors import LedgerError, StorageError
-from h2a_batch.files import hold, replacing, temporary_path
+from h2a_batch.files import hold, remove_temporaries, replacing
 from h2a_batch.framing import Frame
 from h2a_batch.mirror import Mirror, state_folder
 from h2a_batch.options import settings_key
@@ -243,10 +243,12 @@ class Ledger:
         """Make what was recorded durable, for a thread that is not the run's own: when it commits is its own affair.
 
         Raises:
-            StorageError: the volume is full or gone.
+            StorageError: the volume is full or gone, or another run has taken over.
         """
         with self._lock, storage(self.folder):
             self._db.commit()
+        if self._mirror:
+            self._mirror.check()
 
     def check_place(self) -> None:
         """Make sure that OUT is still the folder it was; one that cannot be reached for now may well be.
@@ -289,7 +291,8 @@ class Ledger:
 
     def name_model(self, sha256: str, name: str) -> None:
         """Write down what a model is called, for the headings of sheets and reports."""
-        self.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", sha256, name)
+        query = "INSERT INTO models VALUES (?, ?) ON CONFLICT (sha256) DO UPDATE SET name = excluded.name"
+        self.execute(f"{query} WHERE name != excluded.name", sha256, name)  # what stays needs no copying to a store
 
     def model_name(self, sha256: str) -> str | None:
         """What a model was called when it was last used here."""
@@ -303,12 +306,11 @@ class Ledger:
 
     def clean(self) -> None:
         """Remove the temporary files that a killed run left behind; call it before the first `start`."""
-        if isinstance(self.out, Remote):
+        out = self.out
+        if isinstance(out, Remote):
             return
         query = "SELECT name FROM outputs JOIN files USING (source) WHERE outputs.size IS NULL AND state = 'started'"
-        for (name,) in self.select(query):
-            with contextlib.suppress(OSError):
-                temporary_path(self.out / str(name)).unlink()
+        remove_temporaries(out / str(name) for (name,) in self.select(query))
 
     def execute(self, query: str, *values: object) -> None:
         """Run one statement; text may hold any file name, ``CAST(? AS TEXT)`` takes it as it is."""

@@ -2,8 +2,9 @@
 
 The database lies in a folder of the user's own and is copied to OUT's ``.h2a-batch/`` about once a minute and at the
 end, so that the next run may be on another machine. What OUT holds is listed once, when a run starts. While it lasts,
-a mark lies beside the ledger: objects that are newer than the mark of a run that died, and that no ledger knows,
-are that run's own.
+a mark lies beside the ledger and is renewed each minute: a run that no longer does so has died. Objects that are newer
+than its mark, that no ledger knows, and whose metadata say that this program wrote them under this very name, are what
+it left behind.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,11 @@ from typing import Any
 from h2a_batch.errors import BusyError, StorageError, UsageError
 from h2a_batch.files import replacing
 from h2a_batch.source import LEDGER_FOLDER
-from h2a_batch.store import Item, Remote, check_reachable, delete, download, find, get, listing, put, upload
+from h2a_batch.store import Item, Remote, check_reachable, delete, download, find, get, is_own, listing, put, upload
 
-_EVERY, _SHARE = 60.0, 50  # seconds between two copies, or times what the last one took
+_EVERY, _SHARE = 60.0, 50  # seconds between two signs of life, and between two copies, or times what the last one took
 _ALIVE = 180.0  # seconds after its last sign of life in which a run on another machine is taken to be going on
-_ROWS = 1000
+_ROWS, _AT_ONCE = 1000, 16
 # names as bytes, since they need not be UTF-8; `ours` are objects that a run left behind which died
 _PRESENT = "CREATE TEMP TABLE present (name BLOB PRIMARY KEY, size INTEGER, ours INTEGER) WITHOUT ROWID"
 
@@ -57,9 +59,13 @@ class Mirror:
         self._here, self._known = folder / "ledger.sqlite", folder / "copied"
         self._run = folder / "run"
         self._lost = 0.0  # since when there may be objects of which no ledger is left that knew them
-        self._borrowed: Path | None = None  # a copy to read from
+        self._borrowed: tempfile.TemporaryDirectory[str] | None = None  # holds a copy to read from
+        self._fields: dict[str, Any] = {}  # of the mark
+        self._taken = ""  # why this run has to end
+        self._is_copy = False  # whether the ledger here is what OUT has
+        self._first = self._copied = -1  # changes to the ledger: at the start, and up to the last copy
         self._ended = threading.Event()
-        self._copying: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._db: sqlite3.Connection
         self._lock: threading.RLock
 
@@ -79,6 +85,7 @@ class Mirror:
                 self._check_ended(mark, max(found.modified, copy.modified if copy else 0.0))
             since = mark.get("since") or (found.modified if found else 0.0)
             self._lost = mark.get("lost") or (0.0 if own else since)
+            self._is_copy = copy is not None and (found is None or bool(mark.get("ended")))
             path = self._here if own else self._fetched(copy)
             if not self._read_only:
                 self._leave_mark(since)
@@ -95,7 +102,7 @@ class Mirror:
         """
         self._db, self._lock = db, lock
         if self._borrowed:
-            self._borrowed.unlink()
+            self._borrowed.cleanup()
         try:
             items = (item for item in listing(self._out) if not item.key.startswith(f"{LEDGER_FOLDER}/"))
             with lock:
@@ -105,9 +112,10 @@ class Mirror:
                 db.commit()
         except OSError as error:
             raise UsageError(f"{self._out}: cannot be listed ({error.strerror})", "run again") from error
-        if not self._read_only:
-            self._copying = threading.Thread(target=self._copy_often, name="ledger", daemon=True)
-            self._copying.start()
+        self._first = self._copied = db.total_changes if self._is_copy else -1
+        for work, share in () if self._read_only else ((self._sign, 0), (self._copy, _SHARE)):
+            self._threads.append(threading.Thread(target=self._often, args=(work, share), name="ledger", daemon=True))
+            self._threads[-1].start()
 
     def size(self, name: str) -> int | None:
         """Bytes of an object of OUT that is there and was not left behind, by its key below OUT."""
@@ -134,16 +142,17 @@ class Mirror:
         Raises:
             StorageError: the ledger cannot be copied to OUT.
         """
-        if self._copying is None:
-            return
         self._ended.set()
-        self._copying.join()
-        if lost:
+        for thread in self._threads:
+            thread.join()
+        if lost or not self._threads:
             return
         try:
+            self._sign()
+            self.check()
             self._copy()
             table = self._folder / "report.csv"
-            if table.exists():
+            if table.exists() and self._copied != self._first:
                 upload(table, self._out / LEDGER_FOLDER / table.name)
             with self._lock:
                 left = self._db.execute("SELECT 1 FROM present WHERE ours LIMIT 1").fetchone()
@@ -151,14 +160,27 @@ class Mirror:
                 put(self._mark, json.dumps({"ended": True, "lost": self._lost}).encode())
             else:
                 delete(self._mark)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, ValueError, sqlite3.Error) as error:
             what = f"{self._out}: the ledger cannot be copied there ({getattr(error, 'strerror', None) or error})"
             raise StorageError(what, f"run again from here; it is kept in {self._folder}") from error
 
+    def check(self) -> None:
+        """Make sure that no other run has taken this one for dead, as when the machine slept.
+
+        Raises:
+            StorageError: one has, and works on OUT now.
+        """
+        if self._taken:
+            raise StorageError(
+                f"{self._out}: {self._taken}", "nothing is lost: run again when no other run writes here"
+            )
+
     def _check_ended(self, mark: dict[str, Any], alive: float) -> None:
         """Make sure that the run which left a mark is not going on."""
-        age = time.time() - alive
-        if not self._read_only and not mark.get("ended") and age < _ALIVE:
+        if self._read_only or mark.get("ended"):
+            return
+        age = self._now() - alive
+        if age < _ALIVE:
             who = f"process {mark.get('process')} on {mark.get('host')}"
             left = _ALIVE - max(age, 0)
             advice = f"wait for it; if it was killed, run again in {left:.0f} seconds, or on that machine"
@@ -168,10 +190,9 @@ class Mirror:
         """The newer of the ledgers here and in OUT; what was deleted there is forgotten here."""
         known = _text(self._known)
         if self._read_only and copy and known != str(copy.stamp):
-            with tempfile.NamedTemporaryFile(prefix="h2a-", suffix=".sqlite", delete=False) as file:
-                path = Path(file.name)
+            self._borrowed = tempfile.TemporaryDirectory(prefix="h2a-")
+            path = Path(self._borrowed.name, "ledger.sqlite")
             download(self._ledger, path)
-            self._borrowed = path
             return path
         if self._read_only or (copy and known == str(copy.stamp)) or not (copy or known):
             return self._here
@@ -188,23 +209,52 @@ class Mirror:
         """Mark OUT as written to by this run.
 
         Args:
-            since: start of the first of those before it that died and are not on record in OUT; 0 if none did.
+            since: start of the first of those before it that died and are not on record in OUT; 0 if none did, and it
+                is this one's own start.
         """
         run = uuid.uuid4().hex
         with replacing(self._run) as file:
             file.write(run.encode())
-        fields = {"run": run, "host": socket.gethostname(), "process": os.getpid()}
-        put(self._mark, json.dumps({**fields, "since": since, "lost": self._lost}).encode())
+        who = {"run": run, "host": socket.gethostname(), "process": os.getpid()}
+        self._fields = {**who, "since": since, "lost": self._lost}
+        put(self._mark, json.dumps(self._fields).encode())
+        if not since and (found := find(self._mark)):
+            self._fields["since"] = found.modified  # told by the next sign of life, which changes the mark's own time
+
+    def _sign(self) -> None:
+        """Give a sign of life, unless another run has taken OUT."""
+        try:
+            mark = json.loads(get(self._mark))
+        except FileNotFoundError:
+            mark = {}
+        if mark.get("run") == self._fields["run"]:
+            put(self._mark, json.dumps(self._fields).encode())
+        else:
+            who = f"process {mark.get('process')} on {mark.get('host')}" if mark.get("host") else "it has ended by now"
+            self._taken = f"another run took over, since nothing was heard of this one ({who})"
+
+    def _now(self) -> float:
+        """The time by the store's clock, as its objects have it."""
+        probe = self._out / LEDGER_FOLDER / f"clock-{uuid.uuid4().hex}"
+        put(probe, b"")
+        found = find(probe)
+        delete(probe)
+        return found.modified if found else time.time()
 
     def _add(self, page: list[Item]) -> None:
         """Take a page of the listing into the database."""
-        rows = []
-        for item in page:
-            query = "SELECT 1 FROM outputs WHERE name = CAST(? AS TEXT)"
-            new = self._lost and item.modified >= self._lost
-            ours = new and self._db.execute(query, (os.fsencode(item.key),)).fetchone() is None
-            rows.append((os.fsencode(item.key), item.size, bool(ours)))
+        news = [item for item in page if self._lost and item.modified >= self._lost and self._is_news(item)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            own = pool.map(lambda item: is_own(self._out / item.key), news)
+            ours = {item.key for item, is_ours in zip(news, own, strict=True) if is_ours}
+        rows = [(os.fsencode(item.key), item.size, item.key in ours) for item in page]
         self._db.executemany("INSERT OR REPLACE INTO present VALUES (?, ?, ?)", rows)
+
+    def _is_news(self, item: Item) -> bool:
+        """Whether an object is not on record, or not as it is now."""
+        found = self._db.execute("SELECT size FROM outputs WHERE name = CAST(? AS TEXT)", (os.fsencode(item.key),))
+        row = found.fetchone()
+        return row is None or row[0] not in (None, item.size)
 
     def _one(self, name: str) -> tuple[Any, ...] | None:
         with self._lock:
@@ -212,25 +262,30 @@ class Mirror:
             found: tuple[Any, ...] | None = self._db.execute(query, (os.fsencode(name),)).fetchone()
         return found
 
-    def _copy_often(self) -> None:
+    def _often(self, work: Callable[[], None], share: float) -> None:
         wait = _EVERY
         while not self._ended.wait(wait):
             started = time.monotonic()
-            with contextlib.suppress(OSError, sqlite3.Error):  # the last copy tells of it
-                self._copy()
-            wait = max(_EVERY, _SHARE * (time.monotonic() - started))
+            with contextlib.suppress(OSError, ValueError, sqlite3.Error):  # should it last, the end tells of it
+                work()
+            wait = max(_EVERY, share * (time.monotonic() - started))
 
     def _copy(self) -> None:
-        """Copy the ledger to OUT, as it is now."""
+        """Copy the ledger to OUT, as it is now, unless that has been done."""
         snapshot = self._folder / "snapshot.sqlite"
         snapshot.unlink(missing_ok=True)
-        with contextlib.closing(sqlite3.connect(snapshot)) as target, self._lock:
+        with self._lock:
             self._db.commit()
-            self._db.backup(target)
+            changes = self._db.total_changes
+            if changes == self._copied or self._taken:
+                return
+            with contextlib.closing(sqlite3.connect(snapshot)) as target:
+                self._db.backup(target)
         upload(snapshot, self._ledger)
         snapshot.unlink()
         if copy := find(self._ledger):
             self._remember(copy)
+        self._copied = changes
 
     def _remember(self, copy: Item) -> None:
         """Note which copy in OUT the ledger here goes on from."""

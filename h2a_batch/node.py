@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from h2a_batch import __version__
-from h2a_batch.card import find_model, identify
-from h2a_batch.errors import H2AError, ModelError, UsageError
-from h2a_batch.files import opened, sha256_of
+from h2a_batch.card import find_model
+from h2a_batch.errors import H2AError, ModelError, PhotoError, StorageError, UsageError
+from h2a_batch.files import opened, remove, sha256_of, write_apart, write_output
 from h2a_batch.generator import one_line
 from h2a_batch.machine import available_cores
 from h2a_batch.options import Options
 from h2a_batch.pipeline import Result, convert, load
 from h2a_batch.records import Task
 from h2a_batch.source import LEDGER_FOLDER
-from h2a_batch.store import Place
+from h2a_batch.store import Place, Remote
 
 MARK = "cluster"  # a file in OUT's folder of the ledger, by which a node knows that it sees the same OUT
 _AHEAD = 2  # photos that a node has at hand, as a multiple of what its pipeline has on its way
@@ -45,6 +45,7 @@ class Brief:
         sha256: the model's.
         out: the output folder, by the same path on every node.
         mark: what its file MARK holds.
+        writer: what its temporary files are told by: a node that is cut off may go on writing what is given to others.
         version: of h2a-batch on the driver.
     """
 
@@ -53,6 +54,7 @@ class Brief:
     sha256: str
     out: Place
     mark: str
+    writer: str
     version: str = __version__
 
 
@@ -87,6 +89,7 @@ class Node:
         self._outbox: queue.Queue[Result | Question | H2AError] = queue.Queue()
         self._answers: dict[str, queue.SimpleQueue[Sequence[str]]] = {}
         self._options, self._room = brief.options, 0
+        write_apart(brief.writer)
         try:
             _check(brief)
             self._generator = load(_model(brief, model), brief.options)
@@ -161,18 +164,27 @@ def _check(brief: Brief) -> None:
     if brief.version != __version__:
         raise UsageError(f"it has h2a-batch {__version__}, and not {brief.version}", "install the same everywhere")
     mark, until = brief.out / LEDGER_FOLDER / MARK, time.monotonic() + _MARK_SECONDS
-    while not _holds(mark, brief.mark):
+    while why := _differs(mark, brief.mark):
         if time.monotonic() > until:
+            if isinstance(brief.out, Remote):
+                raise UsageError(f"{brief.out}: it cannot read there ({why})", "give its Ray the store's credentials")
             raise UsageError(f"{brief.out}: it sees no such folder, or another one", "mount OUT there by the same path")
         time.sleep(10 * _MOMENT)
+    probe = brief.out / LEDGER_FOLDER / f"{MARK}{brief.writer}"
+    try:
+        write_output(probe, b"")
+        remove(probe)
+    except (StorageError, PhotoError, OSError) as error:
+        raise UsageError(str(getattr(error, "message", error)), "run Ray there as the user of this command") from error
 
 
-def _holds(file: Place, text: str) -> bool:
+def _differs(file: Place, text: str) -> str:
+    """Why a file does not hold this; nothing where it does."""
     try:
         with opened(file) as stream:
-            return stream.read() == text.encode()
-    except OSError:
-        return False
+            return "" if stream.read() == text.encode() else "something else is there"
+    except OSError as error:
+        return error.strerror or type(error).__name__
 
 
 def _model(brief: Brief, files: Mapping[str, bytes]) -> Path:
@@ -181,9 +193,9 @@ def _model(brief: Brief, files: Mapping[str, bytes]) -> Path:
     Raises:
         ModelError: there is no place for a copy.
     """
-    with contextlib.suppress(H2AError):
+    with contextlib.suppress(H2AError, OSError):
         own = find_model(brief.options.model)
-        if identify(own)[0] == brief.sha256:
+        if all(own.with_name(name).read_bytes() == data for name, data in files.items()):
             return own
     folder = Path(tempfile.gettempdir()) / f"h2a-batch-{os.getuid()}" / brief.sha256[:16]
     try:

@@ -33,6 +33,7 @@ from h2a_batch.store import Remote
 NameFaces = Callable[[Task, int], Sequence[str]]
 _HANDFUL = 4  # photos for which one generator will do
 _CALLERS = 16  # threads that read from a store, and at least half as many that write to one: they mostly wait
+_HELD_BYTES = 256 << 20  # of objects in memory that are not decoded yet; a larger one is there alone
 _FILL_SECONDS = 0.05  # how long a batch that is not full waits for one more photo
 
 
@@ -134,6 +135,32 @@ def convert(
         stages.close()
 
 
+class _Allowance:
+    """So many bytes for all threads together; what is larger has to itself all there is."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._used, self._open = most, 0, False
+        self._freed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Wait until there are so many."""
+        with self._freed:
+            self._freed.wait_for(lambda: self._open or not self._used or self._used + size <= self._most)
+            self._used += size
+
+    def give(self, size: int) -> None:
+        """Give so many back."""
+        with self._freed:
+            self._used -= size
+            self._freed.notify_all()
+
+    def open(self) -> None:
+        """Let nobody wait any more."""
+        with self._freed:
+            self._open = True
+            self._freed.notify_all()
+
+
 class _Stages:
     """The three pools and the queues between them."""
 
@@ -143,6 +170,7 @@ class _Stages:
         self.name_faces = name_faces
         self.closing = False
         self.calling = 0  # photos that are waited for, or with, beside those that are worked on
+        self._memory = _Allowance(_HELD_BYTES)
         self._loading = threading.Lock()
         self.named: queue.Queue[_Job | None] = queue.Queue()
         self.arrivals: queue.Queue[_Job | None] = queue.Queue()
@@ -177,6 +205,7 @@ class _Stages:
     def close(self) -> None:
         """End all threads; what is still on its way is dropped before it is written."""
         self.closing = True
+        self._memory.open()
         for _ in self._threads:
             for stage in (self.named, self.arrivals, self.decoded, self.painted):
                 stage.put(None)
@@ -207,9 +236,14 @@ class _Stages:
             (self.departures if job.error else target).put(job)
 
     def _fetch(self, job: _Job) -> None:
-        job.started = time.perf_counter()
         assert isinstance(job.task.source.path, Remote)
-        job.data = fetch(job.task.source.path)
+        self._memory.take(job.task.source.size)
+        job.started = time.perf_counter()
+        try:
+            job.data = fetch(job.task.source.path)
+        except BaseException:
+            self._memory.give(job.task.source.size)
+            raise
 
     def _decoder(self) -> None:
         """A thread that decodes, with a face detector of its own."""
@@ -230,8 +264,12 @@ class _Stages:
         def decode_one(job: _Job) -> None:
             if isinstance(job.data, Path):
                 job.started = time.perf_counter()
-            job.photo = decode(job.data, size, fit, options.size, options.keep_metadata, search)
-            job.data = b""
+            try:
+                job.photo = decode(job.data, size, fit, options.size, options.keep_metadata, search)
+            finally:
+                if isinstance(job.data, bytes):
+                    job.data = b""
+                    self._memory.give(job.task.source.size)
 
         self._each(self.arrivals, decode_one, self.decoded)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from h2a_batch import cluster
 from h2a_batch.claims import claim, claim_faces, in_the_way, is_current, is_known
+from h2a_batch.crew import Naming
 from h2a_batch.disposal import Disposal
 from h2a_batch.errors import H2AError, PhotoError, StorageError
 from h2a_batch.events import Event, FileResult, Summary, notify
@@ -118,8 +119,9 @@ class Run:
         options = self.options
         name_faces = partial(claim_faces, self.ledger, overwrite=options.overwrite, originals=self.originals)
         if options.ray:
+            naming = Naming(partial(name_faces, durable=False), self.ledger.flush)
             return lambda tasks: cluster.convert(
-                tasks, options, model, self.ledger.out, name_faces, self.tell_event, self.stop
+                tasks, options, model, self.ledger.out, naming, self.tell_event, self.stop
             )
         loaded = generator or load(model, options)
         return lambda tasks: convert(tasks, options, loaded, options.workers.filled(loaded.device), name_faces)

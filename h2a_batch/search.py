@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from h2a_batch.card import FaceRule
 from h2a_batch.errors import PhotoError
 from h2a_batch.faces import NARROWEST, Face, usual_smallest
-from h2a_batch.framing import Frame, Pixels, frame_of, is_portrait
+from h2a_batch.framing import COMPANY, Frame, Pixels, frame_of, is_portrait
 
 FACES = ("off", "crop", "paste")
 NO_FACE = ("convert", "skip", "fail")
 MOST = 50  # faces of a photo
 _LARGE = 8  # the face of a portrait is wider than this part of the photo's longer side
+_USUAL = 4  # that of most portraits is even wider than this part
 
 Find = Callable[[Pixels, float], list[Face]]
 
@@ -55,10 +56,18 @@ class Search:
             picture: the photo, uint8 RGB, as small as `first_scale` allows or larger.
             size: the photo's own.
         """
-        scale = picture.shape[1] / size[0]
-        faces = self.find(picture, scale * max(self._narrowest(size), max(size) / _LARGE))
-        across, down = picture.shape[1], picture.shape[0]
-        return is_portrait((across, down), faces, [frame_of(face, self.rule) for face in faces])
+        least, (usual, large) = self._narrowest(size), (max(size) / part for part in (_USUAL, _LARGE))
+        if COMPANY * self._portrait(picture, size, max(least, usual)) >= usual:  # company would have been seen, too
+            return True
+        return self._portrait(picture, size, max(least, large)) > 0
+
+    def _portrait(self, picture: Pixels, size: tuple[int, int], smallest: float) -> float:
+        """The width of the face in a photo's pixels if a look for faces no narrower shows a portrait, else 0."""
+        scale, shown = picture.shape[1] / size[0], (picture.shape[1], picture.shape[0])
+        faces = self.find(picture, smallest * scale)
+        if not is_portrait(shown, faces, [frame_of(face, self.rule) for face in faces]):
+            return 0.0
+        return max(face.width for face in faces) / scale
 
     def frames(self, picture: Pixels, size: tuple[int, int]) -> tuple[Frame, ...]:
         """The squares around the faces of a photo, in its own pixels, from left to right; none where nobody is in it.

@@ -28,6 +28,7 @@ from h2a_batch.report import REPORT_SUFFIXES, check_report, write_report
 from h2a_batch.results import DONE, FAILED, Facts, Items, Tally, open_ledger, read_photos, summarise
 from h2a_batch.sheet import check_writable, files_of, plan_sheet, stale_pages, title_of, write_sheet
 from h2a_batch.source import LEDGER_FOLDER, check_inputs
+from h2a_batch.store import is_url
 from h2a_batch.typeset import undrawn
 
 _NONE = {DONE: "no photo is done", FAILED: "no photo failed", NOBODY: "no photo is without a face"}
@@ -97,7 +98,6 @@ def build_parser(name: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "paths",
         nargs="+",
-        type=Path,
         metavar="IN ... OUT ... FILE",
         help="the photos, the folders that h2a-batch wrote its results to, and the file to make",
     )
@@ -171,7 +171,11 @@ def _none_found(job: _Job) -> UsageError:
 
 def _job(given: argparse.Namespace) -> _Job:
     """Tell INs from OUTs: an OUT has a ledger in it. The first path is always an IN, as it may be both."""
-    *paths, file = given.paths
+    if urls := [text for text in given.paths if is_url(text)]:
+        raise UsageError(
+            f"{urls[0]}: sheets are made of folders, and this is in an object store", "copy it to a folder"
+        )
+    *paths, file = map(Path, given.paths)
     if given.limit is not None and given.limit < 1:
         raise UsageError(f"--limit {given.limit}: choose 1 or more")
     if file.suffix.lower() not in (*SHEET_SUFFIXES, *REPORT_SUFFIXES):

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from h2a_batch.errors import UsageError
@@ -22,6 +23,7 @@ from h2a_batch.store import (
     check_reachable,
     find,
     get,
+    has_any,
     levels,
     listing,
     real_path,
@@ -310,9 +312,9 @@ def _head(path: Place) -> bytes:
             return b"" if path.suffix else get(path, 32)
         with open(path, "rb") as file:
             return file.read(32)
-    except ConnectionError:  # the store is away, which says nothing of the object
-        raise
-    except OSError:
+    except OSError as error:
+        if isinstance(path, Remote) and isinstance(error, ConnectionError):
+            raise  # the store is away, which says nothing of the object
         return b""
 
 
@@ -321,9 +323,14 @@ def _objects(root: Remote, relative: str, how: Scan) -> Iterator[Found]:
 
     def passes(above: Level, name: str) -> bool:
         """Hidden, OUT, or not asked for."""
-        above.passed = above.passed or (name == LEDGER_FOLDER and above.path != "")  # an OUT of another run
+        if above.path and not above.passed:  # an OUT of another run? Some names come before its ledger's
+            above.passed = name == LEDGER_FOLDER or (name < "." and has_ledger(above.path))
         inner = f"{root}/{above.path}{name}"
         return name.startswith(".") or not how.recursive or inner == str(how.out)
+
+    @lru_cache(maxsize=64)
+    def has_ledger(folder: str) -> bool:
+        return how.recursive and has_any(root / f"{folder}{LEDGER_FOLDER}")
 
     odd: list[Unusable] = []
 
@@ -375,7 +382,10 @@ def identity(path: Place) -> str:
 
 def _source(path: Place, real: str, output: str, also: Sequence[str]) -> Source | Unusable:
     if isinstance(path, Remote):
-        found = find(path)
+        try:
+            found = find(path)
+        except OSError as error:
+            return Unusable(path, "unreadable", f"the object cannot be looked for: {error.strerror}; run again")
         return _object(path, found, output, also) if found else Unusable(path, "vanished", "there is no such object")
     try:
         status = path.stat()

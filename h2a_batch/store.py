@@ -1,30 +1,28 @@
-"""Object stores: places named by URLs, listed in pages, read and written whole, through fsspec (the extra `cloud`).
+"""Object stores: places named by URLs, listed in pages, read and written whole, through fsspec.
 
-Whatever a store or its client raises leaves here as `OSError` with a reason of one line: `FileNotFoundError`,
-`PermissionError`, or `ConnectionError` where the store itself cannot be used.
+Whatever a store or its client raises leaves here as `client.told` says.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import hashlib
+import mimetypes
 import os
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from h2a_batch.client import S3, filesystem, told
 from h2a_batch.errors import UsageError
 
-_S3 = frozenset({"s3", "s3a", "obs"})  # spoken by the S3 protocol
 _PAGE = 1000  # keys in one answer; more no store gives
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-_OBS_HOST = re.compile(r"https?://obs\.([a-z0-9-]+)\.")
-_BARE_HOST = re.compile(r"https?://(localhost|[\d.]+|\[[^]]*\])(:\d+)?/?$")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_OWN = "h2a-batch"  # metadata of what `put` wrote
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
 
 
@@ -69,15 +67,18 @@ class Remote:
         return Remote(self.url.rpartition("/")[0], self.endpoint)
 
     def is_dir(self) -> bool:
-        """Whether it is no object, and so may be a prefix of some."""
-        return _find_once(self) is None
+        """Whether it is no object, and so may be a prefix of some; as `check_reachable` last found it."""
+        if self not in _folders:
+            check_reachable(self)
+        return _folders[self]
 
 
 Place = Path | Remote
+_folders: dict[Remote, bool] = {}
 AnyPlace = TypeVar("AnyPlace", Path, Path | Remote)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # of a folder of a million there are a million at once
 class Item:
     """An object in a listing.
 
@@ -116,24 +117,32 @@ class Level:
     passed: bool = False
 
 
+def is_url(text: str | os.PathLike[str]) -> bool:
+    """Whether this names something in an object store."""
+    return isinstance(text, str) and _URL.match(text) is not None
+
+
 def place(text: str | os.PathLike[str], endpoint: str = "") -> Place:
     """What a user names: a file or folder, or by a URL something in an object store.
 
     Raises:
         UsageError: the URL names no bucket, or what is needed to reach it is missing.
     """
-    if isinstance(text, os.PathLike) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+    if isinstance(text, os.PathLike) or not is_url(text):
         return Path(text)
     protocol, _, rest = text.partition("://")
-    if protocol.lower() == "file":
+    protocol = protocol.lower()
+    if protocol in ("file", "local"):
         return Path(rest)
-    if protocol.lower() in _S3:
-        endpoint = endpoint or next(filter(None, map(os.environ.get, _ENDPOINTS)), "")
-    found = Remote(f"{protocol.lower()}://{rest.rstrip('/')}", endpoint.rstrip("/"))
     if not rest.strip("/") or rest.startswith("/"):
         raise UsageError(f"{text}: names no bucket", f"write {protocol}://BUCKET/FOLDER")
-    _filesystem(found.protocol, found.endpoint)
-    return found
+    if protocol in S3:
+        endpoint = endpoint or next(filter(None, map(os.environ.get, _ENDPOINTS)), "")
+    endpoint = endpoint.rstrip("/")
+    names = filesystem(protocol, endpoint).protocol
+    if not isinstance(names, str) and protocol in names:  # an object has one name, whatever people call its protocol
+        protocol = names[0]
+    return Remote(f"{protocol}://{rest.rstrip('/')}", endpoint)
 
 
 def absolute(where: AnyPlace) -> AnyPlace:
@@ -155,9 +164,10 @@ def check_reachable(where: Remote, to_read: bool = False) -> None:
     Raises:
         UsageError: there is not; which of store, bucket and credentials it is.
     """
-    _find_once.cache_clear()
     try:
-        if next(_pages(where, 1), []) or not to_read or not where.is_dir():
+        some = has_any(where)
+        _folders[where] = folder = find(where) is None
+        if some or not to_read or not folder:
             return
     except FileNotFoundError as error:
         raise UsageError(f"{where}: there is no such bucket", "check its name and the endpoint") from error
@@ -178,6 +188,11 @@ def listing(where: Remote) -> Iterator[Item]:
     """
     for page in _pages(where, _PAGE):
         yield from page
+
+
+def has_any(where: Remote) -> bool:
+    """Whether there is an object below a place."""
+    return any(_pages(where, 1))
 
 
 def find(where: Remote) -> Item | None:
@@ -202,6 +217,8 @@ def levels(items: Iterable[Item], passes: Callable[[Level, str], bool]) -> Itera
             above = nested[-1]
             above.folders.add(part)
             passed = passes(above, part) or above.passed
+            if above.passed:
+                above.items.clear()
             nested.append(Level(f"{above.path}{part}/", passed=passed))
         if name and not nested[-1].passed:
             nested[-1].items.append(item)
@@ -216,7 +233,7 @@ def get(where: Remote, most: int | None = None) -> bytes:
         OSError: as above.
     """
     fs, path = _opened(where)
-    with _told(where):
+    with told():
         data: bytes = fs.cat_file(path) if most is None else fs.cat_file(path, start=0, end=most)
     return data
 
@@ -228,96 +245,72 @@ def put(where: Remote, data: bytes) -> None:
         OSError: as above.
     """
     fs, path = _opened(where)
-    with _told(where):
-        fs.pipe_file(path, data)
+    about: dict[str, Any] = {}
+    with told():
+        if where.protocol in S3:
+            kind = mimetypes.guess_type(where.name, strict=False)[0] or "application/octet-stream"
+            about = {"ContentType": kind, "Metadata": {_OWN: _mark_of(path)}}
+        fs.pipe_file(path, data, **about)
+
+
+def is_own(where: Remote) -> bool:
+    """Whether an object is as `put` wrote it, by its metadata; where the protocol is not S3's, that is assumed.
+
+    Raises:
+        OSError: as above.
+    """
+    fs, path = _opened(where)
+    if where.protocol not in S3:
+        return True
+    bucket, _, key = path.partition("/")
+    with contextlib.suppress(FileNotFoundError), told():
+        return bool(fs.call_s3("head_object", Bucket=bucket, Key=key)["Metadata"].get(_OWN) == _mark_of(path))
+    return False
 
 
 def upload(file: Path, where: Remote) -> None:
     """Copy a file into a store, without holding it in memory."""
     fs, path = _opened(where)
-    with _told(where):
+    with told():
         fs.put_file(str(file), path)
 
 
 def download(where: Remote, file: Path) -> None:
     """Copy an object into a file, without holding it in memory."""
     fs, path = _opened(where)
-    with _told(where):
+    with told():
         fs.get_file(path, str(file))
 
 
 def delete(where: Remote) -> None:
     """Remove an object; none of that name is as good."""
     fs, path = _opened(where)
-    with _told(where), contextlib.suppress(FileNotFoundError):
+    with told(), contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
-
-
-@lru_cache(maxsize=256)
-def _find_once(where: Remote) -> Item | None:
-    return find(where)
-
-
-@cache
-def _filesystem(protocol: str, endpoint: str) -> Any:
-    """The client of a store; one for all threads of this process."""
-    try:
-        import fsspec
-
-        if protocol not in _S3:
-            return fsspec.filesystem(protocol)
-        return fsspec.filesystem("s3", **_s3_options(protocol, endpoint))
-    except ImportError as error:
-        needs = f"{protocol}:// needs {'the extra cloud' if protocol in _S3 else 'a package of its own'}"
-        advice = f"{sys.executable} -m pip install {'s3fs' if protocol in _S3 else _one_line(error)}"
-        raise UsageError(needs, advice) from error
-    except ValueError as error:
-        raise UsageError(f"{protocol}://: not a kind of store that is known ({_one_line(error)})") from error
-
-
-def _s3_options(protocol: str, endpoint: str) -> dict[str, Any]:
-    if endpoint and not re.match(r"https?://[^/]+", endpoint):
-        raise UsageError(f"--endpoint {endpoint}: not an address", "write it as in https://HOST")
-    config: dict[str, Any] = {
-        "retries": {"max_attempts": 3, "mode": "standard"},
-        "connect_timeout": 10,
-        "read_timeout": 60,
-        "max_pool_connections": 64,
-    }
-    options: dict[str, Any] = {"use_listings_cache": False, "max_concurrency": 1, "config_kwargs": config}
-    if endpoint:  # other makers' stores do not all know the newer checksums
-        options["endpoint_url"] = endpoint
-        config |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
-    if protocol == "obs":
-        if not endpoint:
-            advice = "such as --endpoint https://obs.cn-north-4.myhuaweicloud.com"
-            raise UsageError("obs:// needs the address of its region", advice)
-        if not _BARE_HOST.match(endpoint):  # OBS wants the bucket in the host's name
-            config["s3"] = {"addressing_style": "virtual"}
-        if region := _OBS_HOST.match(endpoint):
-            options["client_kwargs"] = {"region_name": region[1]}
-        names = {"key": "OBS_ACCESS_KEY_ID", "secret": "OBS_SECRET_ACCESS_KEY", "token": "OBS_SECURITY_TOKEN"}
-        options |= {name: os.environ[variable] for name, variable in names.items() if os.environ.get(variable)}
-    return options
 
 
 def _opened(where: Remote) -> tuple[Any, str]:
     """The client, and the place as it wants it named."""
-    url = where.url.partition("://")[2] if where.protocol in _S3 else where.url
-    return _filesystem(where.protocol, where.endpoint), url
+    url = where.url.partition("://")[2] if where.protocol in S3 else where.url
+    return filesystem(where.protocol, where.endpoint), url
+
+
+def _mark_of(path: str) -> str:
+    """What tells an object from a copy of it that has another name."""
+    return hashlib.sha256(path.encode()).hexdigest()[:16]
 
 
 def _pages(where: Remote, size: int, exact: bool = False) -> Iterator[list[Item]]:
     """The objects below a place in the order of their keys, so many at a time; or, ``exact``, the one of its name."""
     fs, path = _opened(where)
-    if where.protocol not in _S3:
-        with _told(where):
+    if where.protocol not in S3:
+        with told():
             yield from _walked(fs, path, exact)
         return
     bucket, _, key = path.partition("/")
     prefix, marker = key if exact or not key else f"{key}/", ""
     while True:
-        with _told(where):
+        with told():
             # the first version of this call, which all stores know
             page = fs.call_s3("list_objects", Bucket=bucket, Prefix=prefix, Marker=marker, MaxKeys=size)
         found = page.get("Contents", [])
@@ -352,26 +345,3 @@ def _item(info: dict[str, Any], key: str) -> Item:
 
 def _digest(tag: str) -> int:
     return zlib.crc32(tag.encode()) % 1_000_000_000
-
-
-@contextlib.contextmanager
-def _told(where: Remote) -> Iterator[None]:
-    """What stores and their clients raise, dozens of kinds, as three."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(errno.ENOENT, _one_line(error)) from error
-    except PermissionError as error:
-        raise PermissionError(errno.EACCES, _one_line(error)) from error
-    except OSError as error:  # the store answered, and refused
-        kind = ConnectionError if isinstance(error, ConnectionError) else OSError
-        raise kind(error.errno or errno.EIO, _one_line(error)) from error
-    except Exception as error:
-        if "Credentials" in type(error).__name__:
-            raise PermissionError(errno.EACCES, "no credentials were found") from error
-        raise ConnectionError(errno.EIO, _one_line(error)) from error
-
-
-def _one_line(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:200].rstrip(".")

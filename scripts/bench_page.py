@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import statistics
+import time
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -29,9 +30,17 @@ def describe_machine() -> str:
     return f"{name} ({widest}), {available_cores()} cores, {memory:.0f} GB of memory, {versions}"
 
 
-def load() -> float:
-    """Processes that want a core just now, on the average of a minute."""
-    return os.getloadavg()[0]
+def busy(seconds: float = 2.0) -> float:
+    """The share of the machine's cores that other programs keep busy just now."""
+
+    def read() -> tuple[int, int]:
+        fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]  # all; idle and waiting for a disk
+
+    before, idle_before = read()
+    time.sleep(seconds)
+    after, idle = read()
+    return 1 - (idle - idle_before) / max(1, after - before)
 
 
 def today() -> str:
@@ -39,9 +48,22 @@ def today() -> str:
     return datetime.datetime.now(datetime.timezone.utc).strftime("%d %B %Y").lstrip("0")
 
 
+def peak_memory(process: int | str = "self") -> float:
+    """MB of memory that a process has had at most, 0 when it has ended; `getrusage` would also count its parent's."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """Ours over theirs, round by round, so that a machine whose speed drifts does not tilt them."""
     return [own / other for own, other in zip(ours, theirs, strict=True)]
+
+
+def verdict(found: float, wanted: float, at_most: bool = False) -> str:
+    """Whether a goal is met, and if not, how far it is away."""
+    if found <= wanted if at_most else found >= wanted:
+        return "met"
+    return f"missed by {abs(found / wanted - 1):.0%}"
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
@@ -63,6 +85,5 @@ def write_part(page: Path, name: str, text: str) -> None:
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
     part = f"{start}\n{text.strip()}\n{end}"
     new = pattern.sub(lambda found: part, old) if pattern.search(old) else f"{old.rstrip()}\n\n{part}\n"
-    page.parent.mkdir(parents=True, exist_ok=True)
     with replacing(page) as file:
         file.write(new.encode())

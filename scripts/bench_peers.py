@@ -32,7 +32,7 @@ def peers_python() -> Path:
     if stamp.exists() and stamp.read_text() == wanted:
         return python
     print("bench: installing the peers into build/bench (once, some 3 GB)", file=sys.stderr)
-    _call([sys.executable, "-m", "venv", str(PLACE / "peers")], "cannot make build/bench/peers")
+    _call([sys.executable, "-m", "venv", "--clear", str(PLACE / "peers")], "cannot make build/bench/peers")
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
     _call(command, "pip could not install the peers; is the network there?")
     stamp.write_text(wanted)
@@ -46,16 +46,20 @@ def graphs(model: Path) -> Path:
         PeersError: as `peers_python`; or MindSpore cannot make them.
     """
     python, script = peers_python(), ROOT / "scripts" / "bench_models.py"
-    key = hashlib.sha256(model.read_bytes() + script.read_bytes()).hexdigest()[:12]
-    folder = PLACE / f"graphs-{key}"
-    if not (folder / ".complete").exists():
+    folder = PLACE / f"graphs-{model.stem}"
+    stamp, wanted = folder / ".stamp", hashlib.sha256(model.read_bytes() + script.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print(f"bench: making the graphs of {model.name} (once, a minute)", file=sys.stderr)
         _call([str(python), str(script), str(model), str(folder)], f"cannot make the ONNX graph of {model}")
-        (folder / ".complete").touch()
+        stamp.write_text(wanted)
     return folder
 
 
 def _call(command: list[str], what: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise PeersError(f"{what} ({error})") from error
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip() and "WARNING" not in line]
         raise PeersError(f"{what} ({lines[-1].strip() if lines else f'exit code {done.returncode}'})")

@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def onnxruntime_runs(model: str, mode: str, threads: int) -> tuple[list[Run], st
         options.log_severity_level = 3
         loaded = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         name = loaded.get_inputs()[0].name
-        return lambda x: loaded.run(None, {name: x})[0]  # type: ignore[no-any-return]
+        return lambda x: loaded.run(None, {name: x})[0]
 
     return [session() for _ in range(count)], f"ONNX Runtime {onnxruntime.__version__}"
 
@@ -89,7 +89,7 @@ def openvino_runs(model: str, mode: str, threads: int, precision: str = "f32") -
 
     def request() -> Run:
         made = compiled.create_infer_request()
-        return lambda x: made.infer(x, share_inputs=True, share_outputs=True)[0]  # type: ignore[no-any-return]
+        return lambda x: made.infer(x, share_inputs=True, share_outputs=True)[0]
 
     return [request() for _ in range(count)], f"OpenVINO {openvino.__version__.partition('-')[0]}"
 
@@ -108,25 +108,17 @@ def rate_of(runs: list[Run], x: Array, seconds: float) -> tuple[float, float]:
 
     Each thread counts what it finished in its own time, so that none waits for another's last.
     """
-    rates: list[float] = []
-    counts: list[int] = []
     before = time.process_time()
 
-    def work(run: Run) -> None:
+    def work(run: Run) -> tuple[int, float]:
         start, done = time.perf_counter(), 0
         while (spent := time.perf_counter() - start) < seconds:
             run(x)
             done += 1
-        rates.append(done / spent)
-        counts.append(done)
+        return done, done / spent
 
-    threads = [threading.Thread(target=work, args=(run,)) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if len(rates) != len(runs):
-        raise SystemExit("a thread failed")
+    with ThreadPoolExecutor(len(runs)) as threads:
+        counts, rates = zip(*threads.map(work, runs), strict=True)
     return sum(rates), 1e3 * (time.process_time() - before) / sum(counts)
 
 

@@ -7,10 +7,15 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +94,49 @@ class Bucket:
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         """The real command, left to run."""
         return subprocess.Popen(command_line(*arguments), env=self.environment, stderr=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def throttled(endpoint: str, every: int) -> Iterator[str]:
+    """The address of a store that passes requests on to another one, but for each so many'th, which it refuses."""
+    numbers = count(1)
+
+    class Gate(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if next(numbers) % every == 0:
+                self.answer(
+                    503, {}, b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+                )
+                return
+            request = urllib.request.Request(
+                endpoint + self.path, body or None, dict(self.headers), method=self.command
+            )
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    self.answer(answer.status, dict(answer.headers), answer.read())
+            except urllib.error.HTTPError as error:
+                self.answer(error.code, dict(error.headers), error.read())
+
+        def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                if name not in ("Connection", "Transfer-Encoding"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    for verb in ("GET", "PUT", "HEAD", "DELETE"):
+        setattr(Gate, f"do_{verb}", Gate.pass_on)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gate) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def free_port() -> int:

@@ -18,6 +18,7 @@ from h2a_batch.errors import PhotoError
 from h2a_batch.files import replacing, temporary_path
 from h2a_batch.image import HAVE_HEIF, Photo, decode, encode, finish, place
 from h2a_batch.kinds import sniff
+from h2a_batch.png import encode_png
 
 FRAME = (256, 256)
 SIDES = st.integers(1, 5000)
@@ -314,3 +315,20 @@ def test_a_link_in_place_of_an_output_is_replaced_not_followed(tmp_path: Path) -
         file.write(encode(_quadrants(), "png", 90))
     assert (tmp_path / "original.jpg").read_bytes() == b"precious"
     assert not (tmp_path / "out.png").is_symlink()
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_pngs_of_our_own_are_read_as_they_were(data: st.DataObject) -> None:
+    mode, channels = data.draw(st.sampled_from([("L", ()), ("RGB", (3,)), ("RGBA", (4,))]))
+    width, height = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    pixels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 256, (height, width, *channels), np.uint8)
+    exif = Image.Exif()
+    exif[0x010F] = "a maker"
+    written = encode_png(Image.fromarray(pixels), exif.tobytes() if data.draw(st.booleans()) else None)
+    with Image.open(io.BytesIO(written)) as read:
+        read.load()
+        assert read.mode == mode and (np.asarray(read) == pixels).all()
+        assert read.getexif().get(0x010F) in (None, "a maker") and bool(read.getexif()) == (b"eXIf" in written)
+    with Image.open(io.BytesIO(written)) as read:
+        read.verify()  # its checksums

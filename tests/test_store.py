@@ -11,9 +11,12 @@ from conftest import tree
 from hypothesis import given
 from hypothesis import strategies as some
 
-from h2a_batch import convert_folder
-from h2a_batch.errors import UsageError
-from h2a_batch.store import Item, Level, Remote, find, levels, listing, place, put
+from h2a_batch import convert_folder, mirror
+from h2a_batch.errors import StorageError, UsageError
+from h2a_batch.ledger import Ledger
+from h2a_batch.sheet_cli import main as sheet
+from h2a_batch.source import Ignored, Scan, scan
+from h2a_batch.store import Item, Level, Remote, find, get, levels, listing, place, put
 
 NAMES = some.lists(some.text("ab.-(1 \u00e9", min_size=1, max_size=3), min_size=1, max_size=4).map("/".join)
 
@@ -58,16 +61,23 @@ def test_places(tmp_path: Path) -> None:
     found = place("S3://bucket/a folder/", "http://127.0.0.1:1/")
     assert found == Remote("s3://bucket/a folder", "http://127.0.0.1:1") == pickle.loads(pickle.dumps(found))
     assert str(found / "b.jpg") == "s3://bucket/a folder/b.jpg" and (found / "b.jpg").parent == found
+    assert place("s3a://bucket/a") == place("s3://bucket/a"), "an object has one name"
     for wrong in ("s3://", "s3:///key"):
         with pytest.raises(UsageError, match="names no bucket"):
             place(wrong)
 
 
-def test_any_store_that_fsspec_knows(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Remote:
+    """A store in this process."""
     pytest.importorskip("fsspec")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    base = place(f"memory://{uuid.uuid4().hex}")
-    assert isinstance(base, Remote)
+    found = place(f"memory://{uuid.uuid4().hex}")
+    assert isinstance(found, Remote)
+    return found
+
+
+def test_any_store_that_fsspec_knows(photos: Path, base: Remote) -> None:
     for name, data in tree(photos).items():
         put(base / "in" / name, data)
     first = convert_folder(f"{base}/in", f"{base}/out")
@@ -77,3 +87,42 @@ def test_any_store_that_fsspec_knows(photos: Path, tmp_path: Path, monkeypatch: 
     again = convert_folder(f"{base}/in", f"{base}/out")
     assert (again.converted, again.skipped) == (0, 6)
     assert find(base / "out" / "A000210.png") and not find(base / "out" / "A0002")
+
+
+def test_an_out_below_in_is_passed_over_whatever_its_folders_are_called(base: Remote, tmp_path: Path) -> None:
+    for key in ("a.jpg", "x/(1)/a.png", "x/b.png", "x/.h2a-batch/ledger.sqlite", "y/(1)/c.jpg", "y/../d.jpg"):
+        put(base / key, b"")
+    how = Scan(suffix="", format="png", recursive=True, out=tmp_path / "out")
+    found = [item for item in scan([base], how) if not isinstance(item, Ignored)]
+    assert [str(item.path)[len(str(base)) + 1 :] for item in found] == ["y/(1)/c.jpg", "a.jpg"]
+
+
+def test_a_ledger_that_did_not_change_is_not_copied_again(base: Remote) -> None:
+    copies = []
+    for name in ("anime", "anime", "another"):
+        with Ledger(base, "{}") as ledger:
+            ledger.name_model("0", name)
+        copies.append(find(base / ".h2a-batch" / "ledger.sqlite"))
+    assert copies[0] and copies[0] == copies[1] != copies[2]
+
+
+def test_a_run_that_was_taken_for_dead_stops(base: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = base / ".h2a-batch" / "running.json"
+    with pytest.raises(StorageError, match="another run took over"), Ledger(base, "{}") as slept:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
+        monkeypatch.setattr(mirror, "_ALIVE", 0.0)
+        with Ledger(base, "{}") as other:
+            other.name_model("0", "of the other")
+            before = get(mark)
+            slept._mirror._sign()  # type: ignore[union-attr]
+            assert get(mark) == before, "it does not write there any more"
+            other.commit()
+        slept.name_model("0", "too late")
+        slept.commit()
+    with Ledger(base, "{}", read_only=True) as ledger:
+        assert ledger.model_name("0") == "of the other" and not find(mark)
+
+
+def test_sheets_are_made_of_folders(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sheet(["s3://bucket/in", "s3://bucket/out", "sheet.pdf"]) == 2
+    assert capsys.readouterr().err.startswith("h2a-sheet: s3://bucket/in: sheets are made of folders")
