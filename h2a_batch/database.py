@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from h2a_batch.errors import LedgerError, StorageError
@@ -56,11 +57,16 @@ CREATE TABLE IF NOT EXISTS faces (      -- those that were found in a photo and 
 
 def as_bytes(query: str, values: tuple[object, ...]) -> tuple[object, ...]:
     """The values that the query casts to TEXT as bytes, so that names which are no UTF-8 survive."""
-    places = re.findall(r"CAST\(\? AS TEXT\)|\?", query)
     return tuple(
-        value if place == "?" or value is None else os.fsencode(str(value))
-        for place, value in zip(places, values, strict=True)
+        os.fsencode(str(value)) if is_text and value is not None else value
+        for is_text, value in zip(_casts(query), values, strict=True)
     )
+
+
+@cache
+def _casts(query: str) -> tuple[bool, ...]:
+    """For each value of a query whether it is cast to TEXT."""
+    return tuple(place != "?" for place in re.findall(r"CAST\(\? AS TEXT\)|\?", query))
 
 
 def connect(path: Path, read_only: bool) -> sqlite3.Connection:

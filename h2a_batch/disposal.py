@@ -107,6 +107,8 @@ class Disposal:
 
     def resume(self, source: Source | None = None) -> None:
         """Plan what is still to be done with a photo that was found to be converted already, or with all of them."""
+        if not (self._archive or self._delete or self._failures):
+            return
         for entry in [self._entry(source.real)] if source else self._entries():
             rule = self._failures if entry and entry.state == "failed" else self._archive or self._delete
             if entry and rule and bool(entry.target) == isinstance(rule, Path):

@@ -257,3 +257,17 @@ def test_looking_changes_nothing(out: Path, photo: Path) -> None:
     with Ledger(out, "{}", read_only=True) as ledger:
         assert claim(ledger, _source(photo), overwrite=False, originals=[]) is not None
     assert not out.exists()
+
+
+def test_no_photo_costs_a_look_at_all_others(out: Path, photo: Path) -> None:
+    with _open(out) as ledger:
+        statements: list[str] = []
+        ledger._db.set_trace_callback(statements.append)
+        _make(ledger, _source(photo))
+        assert is_current(ledger, _source(photo))
+        ledger.rename(os.path.realpath(photo), "/elsewhere")
+        ledger.rename_outputs(os.path.realpath(photo), "/elsewhere")
+        ledger._db.set_trace_callback(None)
+        asked = [line for line in statements if line.split()[0] in ("SELECT", "UPDATE", "DELETE")]
+        plans = [row[3] for line in asked for row in ledger._db.execute(f"EXPLAIN QUERY PLAN {line}")]
+        assert len(asked) > 5 and plans and not [plan for plan in plans if plan.startswith("SCAN")]
