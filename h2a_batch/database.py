@@ -42,6 +42,7 @@ CREATE TABLE sheets (path TEXT PRIMARY KEY) WITHOUT ROWID;  -- contact sheets, w
 """
 _LATER = (
     "CREATE TABLE IF NOT EXISTS models (sha256 TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS made_of ON outputs (source)",  # or each photo would cost a look at all outputs
     """
 CREATE TABLE IF NOT EXISTS faces (      -- those that were found in a photo and converted
     source TEXT NOT NULL,               -- real path of the photo
