@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,8 +39,10 @@ from h2a_batch.generator import Generator  # noqa: E402
 from h2a_batch.image import decode, encode  # noqa: E402
 from h2a_batch.options import FORMATS, Options  # noqa: E402
 from h2a_batch.png import encode_png  # noqa: E402
+from h2a_batch.search import Search  # noqa: E402
 
 REPEATS, SLOW_REPEATS = 12, 6
+MIN_FACE = 100  # pixels
 
 
 def cost(work: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -54,8 +56,8 @@ def cost(work: Callable[[], object], repeats: int = REPEATS) -> float:
     return statistics.median(spent)
 
 
-def reading(path: Path, generator: Generator, search: object) -> tuple[float, float, float]:
-    """A photo decoded as a whole, with faces looked for, and as little of it as JPEG allows."""
+def reading(path: Path, generator: Generator, searches: Sequence[Search | None]) -> list[float]:
+    """A photo decoded with faces looked for in several ways, and as little of it as JPEG allows."""
     pixels = generator.card.input
     size, fit = (pixels.width, pixels.height), generator.card.framing
 
@@ -64,20 +66,20 @@ def reading(path: Path, generator: Generator, search: object) -> tuple[float, fl
             image.draft("RGB", (image.width // 8, image.height // 8))
             image.load()
 
-    whole = cost(lambda: decode(path, size, fit, "model"), SLOW_REPEATS)
-    faces = cost(lambda: decode(path, size, fit, "model", False, search), SLOW_REPEATS)  # type: ignore[arg-type]
-    return whole, faces, cost(eighth, SLOW_REPEATS)
+    ways = [partial(decode, path, size, fit, "model", False, search) for search in searches]
+    return [cost(way, SLOW_REPEATS) for way in (*ways, eighth)]
 
 
 def measure(model: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """The rows of both tables."""
     generator, detector, people = Generator(model, device="cpu"), Detector(), portraits(2)
-    search = Options().search(detector.find, generator.card.face)
+    kinds = (Options(faces="off"), Options(), Options(min_face=MIN_FACE))
+    searches = [options.search(detector.find, generator.card.face) for options in kinds]
     with tempfile.TemporaryDirectory() as place:
         photos = {"512x512": Path(place, "512.jpg"), "12 megapixels": Path(place, "12.jpg")}
         for path, data in zip(photos.values(), (squares(people)[0], large_photos(people)[1]), strict=True):
             path.write_bytes(data)
-        read = [reading(path, generator, search) for path in photos.values()]
+        read = [reading(path, generator, searches) for path in photos.values()]
         size = (generator.card.input.width, generator.card.input.height)
         pixels = decode(photos["512x512"], size, "pad", "model").pixels
         tensor = generator.card.input.to_tensor([pixels])
@@ -92,13 +94,14 @@ def measure(model: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     names = (
         "decode, as a whole",
         "decode, faces looked for",
+        f"decode, the same with --min-face {MIN_FACE}",
         "of it, JPEG's entropy coding and an eighth of the pixels",
     )
     rows = [(name, *(f"{spent[number]:.1f}" for spent in read)) for number, name in enumerate(names)]
     rows += [("pixels to numbers and back", *[f"{turned:.1f}"] * 2), ("generator", *[f"{paint:.1f}"] * 2)]
     rows += [(f"encode as {name}", *[f"{spent:.1f}"] * 2) for name, spent in formats.items()]
     rows.append(("write the file", *[f"{written:.1f}"] * 2))
-    for number, name in enumerate(("--faces off", "faces looked for, one found")):
+    for number, name in enumerate(("--faces off", "faces looked for, one found", f"--min-face {MIN_FACE}, one found")):
         sums = [spent[number] + turned + paint + formats["png"] + written for spent in read]
         shares = (f"{paint / total:.2f} of {total:.1f}" for total in sums)
         rows.append((f"all as PNG, {name}: the generator's share", *shares))
