@@ -197,7 +197,7 @@ def is_flat(made: Sequence[Array]) -> bool:
 @contextmanager
 def held(out: Path) -> Iterator[None]:
     """The run's folder for this process alone: BusyError, of one line, while another one trains there."""
-    guard = hold(out / ".fit")
+    guard = hold(out / ".fit", out)
     try:
         yield
     finally:
