@@ -47,12 +47,15 @@ pip_install() {
 
 # A vendor's wheel that somebody put into .venv (Ascend, other platforms) is kept as it is.
 install_lite() {
-  local wheel
-  "$venv/bin/python" -c 'import mindspore_lite' >/dev/null 2>&1 && [ ! -e "$venv/.lite-rebuilt" ] && return
+  local wheel works=""
+  "$venv/bin/python" -c 'import mindspore_lite' >/dev/null 2>&1 && works=1
+  [ -n "$works" ] && [ ! -e "$venv/.lite-rebuilt" ] && return
   say "building MindSpore Lite for this Python (once; cached for the next time)"
   wheel=$("$venv/bin/python" "$root/scripts/mindspore_lite/build_wheel.py") || exit 2
+  # what is there already stays: a program that runs just now may be using it
+  [ -n "$works" ] && [ "$(cat "$venv/.lite-rebuilt")" = "$(cksum <"$wheel")" ] && return
   pip_install --force-reinstall --no-deps "$wheel"
-  touch "$venv/.lite-rebuilt"
+  cksum <"$wheel" >"$venv/.lite-rebuilt"
 }
 
 # PyTorch for CPUs: the one on PyPI brings gigabytes of CUDA. Where its index is out of reach, PyPI's has to do.
