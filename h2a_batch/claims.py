@@ -7,6 +7,7 @@ other two never: the next of `names.variants` is taken instead. A face does so a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -229,7 +230,7 @@ def _is_edited(made: Made, path: Place, size: int) -> bool:
 
 def _is_still_there(name: str, like: Place) -> bool:
     """Whether a photo on record lies where it was; one in a store that this run does not read from is taken to."""
-    if "://" not in name:
+    if name.startswith(os.sep):
         return os.path.lexists(name)
     try:
         return not isinstance(like, Remote) or find(Remote(name, like.endpoint)) is not None
@@ -240,8 +241,9 @@ def _is_still_there(name: str, like: Place) -> bool:
 def _may_be_original(ledger: Ledger, path: Place, source: Source, originals: Sequence[str]) -> bool:
     if isinstance(path, Remote):
         return path.url == source.real or _is_below(path, [root for root in originals if not _holds(root, ledger)])
-    if isinstance(source.path, Path) and path.exists() and os.path.samefile(path, source.path):
-        return True
+    with contextlib.suppress(OSError):  # one of them is gone
+        if isinstance(source.path, Path) and os.path.samefile(path, source.path):
+            return True
     # in an OUT that lies inside an input no photos are looked for
     inside = [root for root in originals if not _holds(root, ledger)]
     real_folder = os.path.realpath(path.parent)

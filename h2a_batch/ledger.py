@@ -72,10 +72,10 @@ class Ledger:
             if self._mirror:
                 self._mirror.attach(self._db, self._lock)
         except StorageError as error:  # before anything was made it is no half-done run
-            self._release()
+            self._abandon()
             raise LedgerError(error.message, error.advice) from error
         except BaseException:
-            self._release()
+            self._abandon()
             raise
 
     def __enter__(self) -> Ledger:
@@ -354,6 +354,13 @@ class Ledger:
             " WHERE source = CAST(? AS TEXT)",
             *(state, sha256, size, error, round(seconds, 4), time.time(), source),
         )
+
+    def _abandon(self) -> None:
+        with contextlib.suppress(AttributeError):  # not opened yet
+            self._db.close()
+        if self._mirror:
+            self._mirror.abandon()
+        self._release()
 
     def _release(self) -> None:
         if self._guard is not None:

@@ -61,6 +61,7 @@ class Mirror:
         self._lost = 0.0  # since when there may be objects of which no ledger is left that knew them
         self._borrowed: tempfile.TemporaryDirectory[str] | None = None  # holds a copy to read from
         self._fields: dict[str, Any] = {}  # of the mark
+        self._was_marked = False  # by a run before this one
         self._taken = ""  # why this run has to end
         self._is_copy = False  # whether the ledger here is what OUT has
         self._first = self._copied = -1  # changes to the ledger: at the start, and up to the last copy
@@ -88,7 +89,11 @@ class Mirror:
             self._is_copy = copy is not None and (found is None or bool(mark.get("ended")))
             path = self._here if own else self._fetched(copy)
             if not self._read_only:
+                if find(self._mark) != found:  # another run began while the ledger was fetched
+                    raise BusyError(f"{self._out}: another run has just begun to write here", "wait for it")
                 self._leave_mark(since)
+                self._was_marked = found is not None
+                self._start(self._sign, 0)
             return path
         except (OSError, ValueError) as error:
             what = f"{self._out}: cannot be used as OUT ({getattr(error, 'strerror', None) or error})"
@@ -99,23 +104,22 @@ class Mirror:
 
         Raises:
             UsageError: OUT cannot be listed.
+            StorageError: as `check`.
         """
         self._db, self._lock = db, lock
         if self._borrowed:
             self._borrowed.cleanup()
         try:
-            items = (item for item in listing(self._out) if not item.key.startswith(f"{LEDGER_FOLDER}/"))
-            with lock:
-                db.execute(_PRESENT)
-                while page := list(islice(items, _ROWS)):
-                    self._add(page)
-                db.commit()
-        except OSError as error:
-            raise UsageError(f"{self._out}: cannot be listed ({error.strerror})", "run again") from error
-        self._first = self._copied = db.total_changes if self._is_copy else -1
-        for work, share in () if self._read_only else ((self._sign, 0), (self._copy, _SHARE)):
-            self._threads.append(threading.Thread(target=self._often, args=(work, share), name="ledger", daemon=True))
-            self._threads[-1].start()
+            self._list()
+            self._first = self._copied = db.total_changes if self._is_copy else -1
+            if not self._read_only:
+                self._sign()
+        except (OSError, ValueError) as error:
+            what = f"{self._out}: cannot be listed ({getattr(error, 'strerror', None) or error})"
+            raise UsageError(what, "run again") from error
+        self.check()
+        if not self._read_only:
+            self._start(self._copy, _SHARE)
 
     def size(self, name: str) -> int | None:
         """Bytes of an object of OUT that is there and was not left behind, by its key below OUT."""
@@ -151,6 +155,7 @@ class Mirror:
             self._sign()
             self.check()
             self._copy()
+            self.check()
             table = self._folder / "report.csv"
             if table.exists() and self._copied != self._first:
                 upload(table, self._out / LEDGER_FOLDER / table.name)
@@ -163,6 +168,15 @@ class Mirror:
         except (OSError, ValueError, sqlite3.Error) as error:
             what = f"{self._out}: the ledger cannot be copied there ({getattr(error, 'strerror', None) or error})"
             raise StorageError(what, f"run again from here; it is kept in {self._folder}") from error
+
+    def abandon(self) -> None:
+        """End before anything was begun: a mark of this run that stands for nothing is taken away."""
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+        if self._fields and not self._taken and not self._was_marked:
+            with contextlib.suppress(OSError):
+                delete(self._mark)
 
     def check(self) -> None:
         """Make sure that no other run has taken this one for dead, as when the machine slept.
@@ -194,7 +208,8 @@ class Mirror:
             path = Path(self._borrowed.name, "ledger.sqlite")
             download(self._ledger, path)
             return path
-        if self._read_only or (copy and known == str(copy.stamp)) or not (copy or known):
+        is_same = copy is not None and known == str(copy.stamp) and self._here.exists()
+        if self._read_only or is_same or not (copy or known):
             return self._here
         for path in (self._here, self._folder / "ledger.sqlite-journal", self._known):
             path.unlink(missing_ok=True)
@@ -241,6 +256,15 @@ class Mirror:
         delete(probe)
         return found.modified if found else time.time()
 
+    def _list(self) -> None:
+        """Take what OUT holds into the database."""
+        items = (item for item in listing(self._out) if not item.key.startswith(f"{LEDGER_FOLDER}/"))
+        with self._lock:
+            self._db.execute(_PRESENT)
+            while page := list(islice(items, _ROWS)):
+                self._add(page)
+            self._db.commit()
+
     def _add(self, page: list[Item]) -> None:
         """Take a page of the listing into the database."""
         news = [item for item in page if self._lost and item.modified >= self._lost and self._is_news(item)]
@@ -262,6 +286,10 @@ class Mirror:
             found: tuple[Any, ...] | None = self._db.execute(query, (os.fsencode(name),)).fetchone()
         return found
 
+    def _start(self, work: Callable[[], None], share: float) -> None:
+        self._threads.append(threading.Thread(target=self._often, args=(work, share), name="ledger", daemon=True))
+        self._threads[-1].start()
+
     def _often(self, work: Callable[[], None], share: float) -> None:
         wait = _EVERY
         while not self._ended.wait(wait):
@@ -281,8 +309,12 @@ class Mirror:
                 return
             with contextlib.closing(sqlite3.connect(snapshot)) as target:
                 self._db.backup(target)
-        upload(snapshot, self._ledger)
+        self._sign()
+        if not self._taken:  # or the ledger of the run that took over would be lost
+            upload(snapshot, self._ledger)
         snapshot.unlink()
+        if self._taken:
+            return
         if copy := find(self._ledger):
             self._remember(copy)
         self._copied = changes

@@ -169,7 +169,7 @@ class _Stages:
         self.generator = generator
         self.name_faces = name_faces
         self.closing = False
-        self.calling = 0  # photos that are waited for, or with, beside those that are worked on
+        self._fetchers = self._callers = 0
         self._memory = _Allowance(_HELD_BYTES)
         self._loading = threading.Lock()
         self.named: queue.Queue[_Job | None] = queue.Queue()
@@ -187,14 +187,20 @@ class _Stages:
     def take(self, job: _Job) -> None:
         """Send a photo on its way."""
         far = isinstance(job.task.source.path, Remote), isinstance(job.task.out, Remote)
-        if any(far) and not self.calling:
-            self.calling = _CALLERS
-            fetchers, more = _CALLERS if far[0] else 0, max(0, _CALLERS // 2 - self._encoders) if far[1] else 0
-            self._start("fetch", fetchers, lambda number: self._each(self.named, self._fetch, self.arrivals))
-            self._start("encode", more, lambda number: self._each(self.painted, self._encode, self.departures))
+        if far[0] and not self._fetchers:
+            self._fetchers = _CALLERS
+            self._start("fetch", _CALLERS, lambda number: self._each(self.named, self._fetch, self.arrivals))
+        if far[1] and not self._callers:
+            self._callers = max(1, _CALLERS // 2 - self._encoders)
+            self._start("encode", self._callers, lambda number: self._each(self.painted, self._encode, self.departures))
         if isinstance(job.task.source.path, Path):
             job.data = job.task.source.path
         (self.named if far[0] else self.arrivals).put(job)
+
+    @property
+    def calling(self) -> int:
+        """Photos that are waited for, or with, beside those that are worked on."""
+        return _CALLERS if self._fetchers or self._callers else 0
 
     def use_all_generators(self) -> None:
         """Let the other generators join in, one after the other, as long as photos wait for them."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from h2a_batch.client import S3, filesystem, told
+from h2a_batch.client import S3, DeniedError, filesystem, told
 from h2a_batch.errors import UsageError
 
 _PAGE = 1000  # keys in one answer; more no store gives
@@ -151,7 +151,7 @@ def absolute(where: AnyPlace) -> AnyPlace:
 
 
 def real_path(where: Place) -> str:
-    """The identity of a place: links are resolved, but for the last one of a file."""
+    """The identity of a place: links are resolved."""
     return where.url if isinstance(where, Remote) else os.path.realpath(where)
 
 
@@ -254,18 +254,22 @@ def put(where: Remote, data: bytes) -> None:
 
 
 def is_own(where: Remote) -> bool:
-    """Whether an object is as `put` wrote it, by its metadata; where the protocol is not S3's, that is assumed.
+    """Whether an object is as `put` wrote it, by its metadata; False where that cannot be told, as outside of S3.
 
     Raises:
         OSError: as above.
     """
     fs, path = _opened(where)
     if where.protocol not in S3:
-        return True
+        return False
     bucket, _, key = path.partition("/")
-    with contextlib.suppress(FileNotFoundError), told():
-        return bool(fs.call_s3("head_object", Bucket=bucket, Key=key)["Metadata"].get(_OWN) == _mark_of(path))
-    return False
+    try:
+        with told():
+            return bool(fs.call_s3("head_object", Bucket=bucket, Key=key)["Metadata"].get(_OWN) == _mark_of(path))
+    except DeniedError:
+        raise
+    except (FileNotFoundError, PermissionError):  # as of another owner
+        return False
 
 
 def upload(file: Path, where: Remote) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 import uuid
 from pathlib import Path
 
@@ -114,13 +115,41 @@ def test_a_run_that_was_taken_for_dead_stops(base: Remote, tmp_path: Path, monke
         with Ledger(base, "{}") as other:
             other.name_model("0", "of the other")
             before = get(mark)
-            slept._mirror._sign()  # type: ignore[union-attr]
-            assert get(mark) == before, "it does not write there any more"
-            other.commit()
         slept.name_model("0", "too late")
-        slept.commit()
+        slept._mirror._copy()  # type: ignore[union-attr]
+        slept._mirror._sign()  # type: ignore[union-attr]
+        assert not find(mark) and before, "it does not write there any more"
     with Ledger(base, "{}", read_only=True) as ledger:
         assert ledger.model_name("0") == "of the other" and not find(mark)
+
+
+def test_a_ledger_that_is_missing_here_is_fetched_again(base: Remote, tmp_path: Path) -> None:
+    with Ledger(base, "{}") as ledger:
+        ledger.name_model("0", "known")
+    next((tmp_path / "state").rglob("ledger.sqlite")).unlink()
+    with Ledger(base, "{}") as ledger:
+        assert ledger.model_name("0") == "known"
+
+
+def test_a_start_that_fails_leaves_no_mark(base: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(where: Remote) -> None:
+        raise PermissionError(1, "no listing for you")
+
+    monkeypatch.setattr(mirror, "listing", refuse)
+    with pytest.raises(UsageError, match="cannot be listed"):
+        Ledger(base, "{}")
+    assert not find(base / ".h2a-batch" / "running.json")
+
+
+def test_folders_and_stores_go_together(photos: Path, base: Remote) -> None:
+    portrait = sorted(photos.rglob("*.jpg"))[0]
+    put(base / "in" / "last.jpg", portrait.read_bytes())
+    done: list[int] = []
+    inputs, out = [portrait, str(base / "in")], str(base / "out")
+    work = threading.Thread(target=lambda: done.append(convert_folder(inputs, out).converted), daemon=True)
+    work.start()
+    work.join(120)
+    assert done == [2]
 
 
 def test_sheets_are_made_of_folders(capsys: pytest.CaptureFixture[str]) -> None:
