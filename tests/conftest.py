@@ -72,3 +72,9 @@ def tree(folder: Path) -> dict[str, bytes]:
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files of writes that never ended."""
     return [Path(base, name) for base, _, names in os.walk(folder) for name in names if name.endswith(".part")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first, so that none of them is left for the end, when the other workers are idle."""
+    longest = ("test_train_cases.py", "test_cluster.py", "test_cloud.py", "test_soak.py")
+    items.sort(key=lambda item: item.path.name not in longest)
