@@ -79,7 +79,7 @@ def read(process: subprocess.Popen[str], count: int) -> list[str]:
 
 def rest(process: subprocess.Popen[str], cwd: Path) -> tuple[list[str], str]:
     """The JSON lines that are left, and all of standard error, at the command's end."""
-    lines = read(process, 1000)
+    lines = read(process, 10_000)
     process.wait(200)
     return lines, (cwd / "errors").read_text()
 
@@ -280,8 +280,8 @@ def test_a_cluster_that_goes_away_ends_the_run_with_a_line(
     cluster: Any, many: Path, local: dict[str, bytes], tmp_path: Path
 ) -> None:
     """The last one, since it takes the cluster of all."""
-    for folder in "abcd":  # so many that the run is not done before it notices
-        shutil.copytree(many / "sub", tmp_path / "in" / folder, copy_function=os.link)
+    for folder in range(40):  # so many that no machine is done before the loss is noticed
+        shutil.copytree(many / "sub", tmp_path / "in" / str(folder), copy_function=os.link)
     process = start(cluster, tmp_path, "in", "out")
     read(process, 3)
     started = time.monotonic()
