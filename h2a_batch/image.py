@@ -33,6 +33,7 @@ _MOST_JPEG_EXIF = 65_000  # bytes; a JPEG cannot hold more
 
 Box = tuple[int, int, int, int]
 Size = tuple[int, int]
+Stamp = tuple[int, int]  # bytes, and the time of the last change in nanoseconds
 
 
 @dataclass(frozen=True)
@@ -143,13 +144,20 @@ def fetch(path: Remote) -> bytes:
 
 
 def decode(
-    path: Path | bytes, frame: Size, fit: str, size: str, keep_metadata: bool = False, search: Search | None = None
+    path: Path | bytes,
+    frame: Size,
+    fit: str,
+    size: str,
+    keep_metadata: bool = False,
+    search: Search | None = None,
+    met: Stamp | None = None,
 ) -> Photo:
     """Read a photo upright, in sRGB and in the model's frame.
 
     Args:
         path: a file, or the bytes of one.
         search: finds the faces, each of which becomes a part of its own; without it the photo is one part.
+        met: the size and time of change that the file must still have; without them only while it is read.
 
     Raises:
         PhotoError: the file cannot be read as a photo; ``kind`` says why.
@@ -159,9 +167,9 @@ def decode(
         return _decode_open(io.BytesIO(path), wish)
     try:
         with open(path, "rb") as file:
-            before = os.fstat(file.fileno())
+            before = met or _stamp(file)
             photo = _decode_open(file, wish)
-            after = os.fstat(file.fileno())
+            after = _stamp(file)
     except FileNotFoundError as error:
         raise PhotoError("vanished", "the file is no longer there", "run again when it is back") from error
     except PermissionError as error:
@@ -170,9 +178,14 @@ def decode(
         raise PhotoError(
             "unreadable", f"the file cannot be read: {error.strerror or error}", "check the disk"
         ) from error
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    if before != after:
         raise PhotoError("changed", "the file changed while it was read", "run again when it is complete")
     return photo
+
+
+def _stamp(file: BinaryIO) -> Stamp:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
 def finish(photo: Photo, painted: Sequence[NDArray[np.uint8]], keep_alpha: bool) -> list[Image.Image]:

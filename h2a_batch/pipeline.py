@@ -270,12 +270,14 @@ class _Stages:
         def decode_one(job: _Job) -> None:
             if isinstance(job.data, Path):
                 job.started = time.perf_counter()
+            source = job.task.source
+            met = (source.size, source.mtime_ns) if options.watch else None  # it came to rest just so
             try:
-                job.photo = decode(job.data, size, fit, options.size, options.keep_metadata, search)
+                job.photo = decode(job.data, size, fit, options.size, options.keep_metadata, search, met)
             finally:
                 if isinstance(job.data, bytes):
                     job.data = b""
-                    self._memory.give(job.task.source.size)
+                    self._memory.give(source.size)
 
         self._each(self.arrivals, decode_one, self.decoded)
 

@@ -107,6 +107,22 @@ def test_half_a_copy_waits_and_does_not_fail(shared: Watch) -> None:
     assert len({(shared.out / "slow" / f"{name}.png").read_bytes() for name in ("steady", "stalled", "closed")}) == 1
 
 
+def test_photos_that_are_completed_just_as_they_are_taken_are_converted_once(shared: Watch) -> None:
+    data = PORTRAITS[2].read_bytes()
+    photos = [shared.source / "taken" / f"{number:03d}.jpg" for number in range(90)]
+    photos[0].parent.mkdir()
+    for photo in photos:
+        photo.write_bytes(data[: len(data) // 2])
+    time.sleep(SETTLE)
+    for number in range(len(photos)):  # not in the order in which they are taken
+        with open(photos[number * 37 % len(photos)], "ab") as file:
+            file.write(data[len(data) // 2 :])
+        time.sleep(0.01)
+    shared.wait(lambda: all(shared.states(photo) for photo in photos))
+    _rest()
+    assert [shared.states(photo) for photo in photos] == [["converted"]] * len(photos)
+
+
 def test_new_folders_are_watched_also_when_removed_and_made_again(shared: Watch) -> None:
     folder = shared.source / "new"
     for number in range(3):
