@@ -50,8 +50,12 @@ def pictures() -> dict[str, bytes]:
             small = image.convert("RGB").rotate(3 * number).resize((80 + number, 100))
         data = io.BytesIO()
         small.save(data, "PNG" if number % 5 == 0 else "JPEG")
-        found[hashlib.sha256(data.getvalue()).hexdigest()] = data.getvalue()
+        found[key_of(data.getvalue())] = data.getvalue()
     return found
+
+
+def key_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def undisturbed(pool: dict[str, bytes], folder: Path) -> dict[str, bytes]:
@@ -61,10 +65,6 @@ def undisturbed(pool: dict[str, bytes], folder: Path) -> dict[str, bytes]:
         (folder / "in" / f"{key}.jpg").write_bytes(data)  # known by content, whatever the name
     subprocess.run([*COMMAND, folder / "in", folder / "out", "-q"], check=True)
     return {key: (folder / "out" / f"{key}.png").read_bytes() for key in pool}
-
-
-def key_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 class Watcher:
@@ -152,8 +152,8 @@ class World:
 
     def some_photo(self) -> Path | None:
         """A photo that is there and that nobody writes to."""
-        photos = [path for path, key in self.expected.items() if key and path not in self.busy]
-        return self.chance.choice(photos) if photos and self.keeps else None
+        photos = [path for path, key in self.expected.items() if self.keeps and key and path not in self.busy]
+        return self.chance.choice(photos) if photos else None
 
     def some_content(self, path: Path | None = None) -> str:
         """That of a photo which never was at a path: the same one again would be the same photo."""
@@ -225,7 +225,7 @@ class World:
 
     def overwrite(self) -> None:
         path, key = self.some_photo(), self.some_content()
-        if path is None:
+        if not path:
             return
         self.note(path, key)
         if self.chance.random() < 0.5:
@@ -268,7 +268,7 @@ class World:
 
     def disturb(self) -> None:
         """Kill or end the watcher, the first time kill; it is started again at once, or a little later."""
-        self.watcher.end() if self.watcher.kills and self.chance.random() < 0.4 else self.watcher.kill()
+        self.watcher.kill() if not self.watcher.kills or self.chance.random() < 0.6 else self.watcher.end()
         for _ in range(self.chance.choice([0, 5])):
             self.drop()
         self.watcher.start()
@@ -279,9 +279,9 @@ class World:
             self.drop: 30, self.drop_slowly: 12, self.move_in: 6, self.drop_broken: 2, self.overwrite: 8, self.touch: 8,
             self.cut_short: 1, self.remove: 3, self.rename: 4, self.make_folder_again: 1, self.disturb: 1,
         }  # fmt: skip
-        begin = time.monotonic()
-        while (lived := time.monotonic() - begin) < seconds:
-            if lived > seconds / 2 and not self.watcher.kills:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if left < seconds / 2 and not self.watcher.kills:
                 self.disturb()
             self.writers = [writer for writer in self.writers if writer.is_alive()]
             if not self.writers:
@@ -318,8 +318,7 @@ def audit(world: World, fresh: dict[str, bytes]) -> Iterator[str]:
         elif path in there:
             yield f"{path}: {state}, not archived"
     outputs = {path for path in world.out.rglob("*") if path.is_file() and ".h2a-batch" not in path.parts}
-    places = [world.source, world.out, world.archive]
-    yield from (f"{path}: left over" for place in places for path in place.rglob("*.part"))
+    yield from (f"{path}: left over" for path in world.folder.rglob("*.part"))
     yield from (f"{path}: nobody's" for path in outputs if str(path.relative_to(world.out)) not in owners)
     yield from (f"{path}: unexpected" for path in there if path not in world.expected)
     if world.keeps:
@@ -393,8 +392,7 @@ def main() -> int:
     for mode in MODES:
         with tempfile.TemporaryDirectory(prefix="soak-") as folder:
             problems += soak(Path(folder), given.seconds / len(MODES), seed, mode)
-    for problem in problems[:40]:
-        print(problem, file=sys.stderr)
+    sys.stderr.writelines(f"{problem}\n" for problem in problems[:40])
     return 1 if problems else 0
 
 
