@@ -7,6 +7,8 @@ there, the face's height and width, where in the cell the middle is, and five la
 from __future__ import annotations
 
 import math
+import threading
+import time
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -20,7 +22,7 @@ from h2a_batch.errors import ModelError
 from h2a_batch.framing import Face, Pixels, cut, frame_of
 from h2a_batch.generator import load_runtime, one_line
 
-__all__ = ["NARROWEST", "Detector", "Face", "check_detector", "usual_smallest"]
+__all__ = ["NARROWEST", "Detector", "Detectors", "Face", "check_detector", "usual_smallest"]
 
 MODEL = "centerface"
 # Chosen by scripts/bench_faces. A first look at a small copy finds what may be a face; what is uncertain is looked at
@@ -35,6 +37,7 @@ _SAME = 0.3  # boxes that have this share of their common area in common show on
 _PART = 768  # pixels: of longer copies one part after the other is looked at, which bounds the memory
 _LARGEST = 80  # pixels of a face in such a part, and what two parts share; larger ones are found on a smaller copy
 _SMALLER = 4.0  # by which that is smaller
+_LOADING = 0.8  # seconds of a processor that a detector takes to load, about
 _ACROSS, _DOWN = [0, 2, *range(4, 14, 2)], [1, 3, *range(5, 14, 2)]  # columns of a row, see _rows
 
 Floats = NDArray[np.float32]
@@ -151,6 +154,51 @@ class Detector:
         except RuntimeError as error:
             what = f"{self.path}: MindSpore Lite failed on {width}x{height} pixels: {one_line(error)}"
             raise ModelError(what) from error
+
+
+class Detectors:
+    """Finds faces for any number of threads, with as many detectors as pay.
+
+    A further one is loaded when threads have waited for those there are as long as it takes to load.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._free: list[Detector] = []
+        self._count, self._loading = 0, False
+        self._waited = 0.0  # seconds of all threads, since the last was loaded
+
+    def find(self, pixels: Pixels, smallest: float) -> list[Face]:
+        """As `Detector.find`; what its constructor raises may be raised, too."""
+        detector = self._take() or self._load()
+        try:
+            return detector.find(pixels, smallest)
+        finally:
+            with self._changed:
+                self._free.append(detector)
+                self._changed.notify()
+
+    def _take(self) -> Detector | None:
+        """A detector that is free, after some waiting; None if the caller is to load another."""
+        with self._changed:
+            while not self._free:
+                if not self._loading and (not self._count or self._waited >= _LOADING):
+                    self._loading = True
+                    return None
+                began = time.monotonic()
+                self._changed.wait(_LOADING / 4)
+                self._waited += time.monotonic() - began if self._count else 0.0
+            return self._free.pop()
+
+    def _load(self) -> Detector:
+        try:
+            detector = Detector()
+            self._count += 1
+            return detector
+        finally:
+            with self._changed:
+                self._loading, self._waited = False, 0.0
+                self._changed.notify_all()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2a_batch.errors import H2AError, ModelError, PhotoError, StorageError
-from h2a_batch.faces import Detector, Face, check_detector
+from h2a_batch.faces import Detectors, Face, check_detector
 from h2a_batch.files import write_output
 from h2a_batch.framing import Frame
 from h2a_batch.generator import Generator, resolve_device
@@ -31,7 +31,7 @@ from h2a_batch.records import Output, Task
 from h2a_batch.store import Remote
 
 NameFaces = Callable[[Task, int], Sequence[str]]
-_HANDFUL = 4  # photos for which one generator will do
+_HANDFUL = 8  # photos for which one generator will do: it takes as long to load another
 _CALLERS = 16  # threads that read from a store, and at least half as many that write to one: they mostly wait
 _HELD_BYTES = 256 << 20  # of objects in memory that are not decoded yet; a larger one is there alone
 _FILL_SECONDS = 0.05  # how long a batch that is not full waits for one more photo
@@ -168,6 +168,7 @@ class _Stages:
         self.options = options
         self.generator = generator
         self.name_faces = name_faces
+        self.detectors = Detectors()
         self.closing = False
         self._fetchers = self._callers = 0
         self._memory = _Allowance(_HELD_BYTES)
@@ -252,16 +253,13 @@ class _Stages:
             raise
 
     def _decoder(self) -> None:
-        """A thread that decodes, with a face detector of its own."""
+        """A thread that decodes, and looks for faces."""
         card, options = self.generator.card, self.options
         size, fit = (card.input.width, card.input.height), options.fit or card.framing
-        detector: Detector | None = None
 
         def find(picture: NDArray[np.uint8], smallest: float) -> list[Face]:
-            nonlocal detector
             try:
-                detector = detector or Detector()
-                return detector.find(picture, smallest)
+                return self.detectors.find(picture, smallest)
             except ModelError as error:
                 raise PhotoError("model", str(error)) from error
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from composites import AI_FACES, Known, Portrait, compose, landscape, matched, own_portraits, portraits, put
 from PIL import Image
 
-from h2a_batch.faces import NARROWEST, Detector, Face, usual_smallest
+from h2a_batch.card import find_model
+from h2a_batch.errors import ModelError
+from h2a_batch.faces import NARROWEST, Detector, Detectors, Face, usual_smallest
 
 OWN = own_portraits()
 
@@ -89,8 +94,8 @@ def test_a_large_photo_is_looked_at_in_parts_and_no_face_is_counted_twice_or_los
     random = np.random.default_rng(11)
     for size in ((3000, 700), (900, 2600)):
         photo, known = compose(OWN, size, 9, random, (100, 600))
-        faces = _find(detector, photo, NARROWEST)  # not made smaller
-        assert len(faces) == len(known) and None not in matched(known, faces)
+        found = _find(detector, photo, NARROWEST)  # not made smaller
+        assert len(found) == len(known) and None not in matched(known, found)
 
 
 def test_a_face_that_fills_a_large_photo_is_one_face(detector: Detector) -> None:
@@ -132,3 +137,27 @@ def test_the_smallest_face_grows_with_large_photos_only() -> None:
     assert usual_smallest((640, 480)) == usual_smallest((1792, 1792)) == 28
     assert 28 < usual_smallest((2000, 1500)) < usual_smallest((2400, 900)) < 40
     assert usual_smallest((4000, 3000)) == usual_smallest((3000, 4000)) == 40
+
+
+def test_threads_share_detectors_and_find_the_same(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [np.asarray(portrait.image) for portrait in OWN] * 4
+    alone = [detector.find(picture, 28) for picture in pictures]
+    for seconds in (0.8, 0.01):  # one for all, and nearly one for each
+        monkeypatch.setattr("h2a_batch.faces._LOADING", seconds)
+        shared = Detectors()
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lambda picture: shared.find(picture, 28), pictures, timeout=60)) == alone
+
+
+def test_a_detector_that_cannot_be_loaded_is_told_to_every_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in find_model("centerface").parent.glob("centerface.*"):
+        shutil.copyfile(path, tmp_path / path.name)
+    (tmp_path / "centerface.mindir").write_bytes(b"damaged")
+    monkeypatch.setattr("h2a_batch.faces.find_model", lambda name: tmp_path / f"{name}.mindir")
+    shared, picture = Detectors(), np.asarray(OWN[0].image)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(shared.find, picture, 28) for _ in range(8)]:
+            with pytest.raises(ModelError, match="sha256|damaged"):
+                done.result(60)
