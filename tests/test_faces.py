@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +147,7 @@ def test_threads_share_detectors_and_find_the_same(detector: Detector, monkeypat
         monkeypatch.setattr("h2a_batch.faces._LOADING", seconds)
         shared = Detectors()
         with ThreadPoolExecutor(4) as pool:
-            assert list(pool.map(lambda picture: shared.find(picture, 28), pictures, timeout=60)) == alone
+            assert list(pool.map(partial(shared.find, smallest=28), pictures, timeout=60)) == alone
 
 
 def test_a_detector_that_cannot_be_loaded_is_told_to_every_thread(
@@ -159,5 +160,5 @@ def test_a_detector_that_cannot_be_loaded_is_told_to_every_thread(
     shared, picture = Detectors(), np.asarray(OWN[0].image)
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(shared.find, picture, 28) for _ in range(8)]:
-            with pytest.raises(ModelError, match="sha256|damaged"):
+            with pytest.raises(ModelError, match=r"sha256|damaged"):
                 done.result(60)
