@@ -136,17 +136,21 @@ def convert(
 
 
 class _Allowance:
-    """So many bytes for all threads together; what is larger has to itself all there is."""
+    """So many bytes for all threads together, given in turn; what is larger has to itself all there is."""
 
     def __init__(self, most: int) -> None:
         self._most, self._used, self._open = most, 0, False
         self._freed = threading.Condition()
+        self._line: list[object] = []  # who waits; without it a large one would, as long as small ones come
 
     def take(self, size: int) -> None:
         """Wait until there are so many."""
         with self._freed:
-            self._freed.wait_for(lambda: self._open or not self._used or self._used + size <= self._most)
+            self._line.append(turn := object())
+            self._freed.wait_for(lambda: self._open or (self._line[0] is turn and self._has(size)))
+            self._line.remove(turn)
             self._used += size
+            self._freed.notify_all()
 
     def give(self, size: int) -> None:
         """Give so many back."""
@@ -159,6 +163,9 @@ class _Allowance:
         with self._freed:
             self._open = True
             self._freed.notify_all()
+
+    def _has(self, size: int) -> bool:
+        return not self._used or self._used + size <= self._most
 
 
 class _Stages:
