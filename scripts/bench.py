@@ -58,6 +58,7 @@ TITLES = {
 }
 OWN = Path(sys.executable)
 TRIAL_SECONDS = 2.0  # of a threading mode
+PATIENCE = 120.0  # seconds for a runtime to load a graph
 PEOPLE, LARGE_PHOTOS = 12, 4  # different photos; links repeat them
 KINDS = {"512": "512x512", "12 MP": "12 megapixels"}
 SHARE = 2  # of the photos of 512x512 there are so many for a large one, or one of the plain loops
@@ -107,7 +108,12 @@ def rate(python: Path, runtime: str, graph: Path, mode: str, seconds: float, ans
     """
     command = [str(python), WORKER, "rate", runtime, str(graph), "--mode", mode, "--seconds", str(seconds)]
     command += ["--threads", str(available_cores()), *(["--answer", str(answer)] if answer else [])]
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment())
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=_environment(), timeout=PATIENCE + 10 * seconds
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PeersError(f"{TITLES[runtime]} on {graph.name}: no answer after {error.timeout:.0f} seconds") from error
     if done.returncode:
         reason = (done.stderr.strip() or f"it ended with exit code {done.returncode}").splitlines()[-1]
         raise PeersError(f"{TITLES[runtime]} on {graph.name}: {reason}")
