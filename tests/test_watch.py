@@ -147,7 +147,8 @@ def test_a_burst_is_converted_completely(shared: Watch) -> None:
     shared.wait(lambda: len(list(made.rglob("*.png"))) > 100, 300)
     before = _memory(shared)
     shared.wait(lambda: len(list(made.rglob("*.png"))) == 300, 300)
-    assert _memory(shared) < before + 40_000, "kilobytes"
+    # In kilobytes: 200 photos, if kept, would be 150,000 as floats; a further face detector, loaded late, is 49,000.
+    assert _memory(shared) < before + 120_000
     _rest()
     told = [line for line in shared.lines if str(line.get("input", "")).startswith(str(folder))]
     assert len(told) == 300 and {line["state"] for line in told} == {"converted"}
