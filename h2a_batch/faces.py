@@ -21,6 +21,7 @@ from h2a_batch.card import DETECTOR, FaceRule, find_model, read_card
 from h2a_batch.errors import ModelError
 from h2a_batch.framing import Face, Pixels, cut, frame_of
 from h2a_batch.generator import load_runtime, one_line
+from h2a_batch.optimised import load
 
 __all__ = ["NARROWEST", "Detector", "Detectors", "Face", "check_detector", "usual_smallest"]
 
@@ -37,7 +38,7 @@ _SAME = 0.3  # boxes that have this share of their common area in common show on
 _PART = 768  # pixels: of longer copies one part after the other is looked at, which bounds the memory
 _LARGEST = 80  # pixels of a face in such a part, and what two parts share; larger ones are found on a smaller copy
 _SMALLER = 4.0  # by which that is smaller
-_LOADING = 0.8  # seconds of a processor that a detector takes to load, about
+_GLANCE = 0.1  # seconds after which a thread that waits for a detector looks whether another one would pay
 _ACROSS, _DOWN = [0, 2, *range(4, 14, 2)], [1, 3, *range(5, 14, 2)]  # columns of a row, see _rows
 
 Floats = NDArray[np.float32]
@@ -81,9 +82,8 @@ class Detector:
         context.cpu.thread_num = threads
         context.cpu.inter_op_parallel_num = 1
         context.cpu.thread_affinity_mode = 0  # bound threads fight with the generators
-        self._model: Any = lite.Model()
         try:
-            self._model.build_from_file(str(self.path), lite.ModelType.MINDIR, context)
+            self._model: Any = load(lite, self.path, context)
         except RuntimeError as error:
             raise ModelError(f"{self.path}: MindSpore Lite cannot load it: {one_line(error)}") from error
 
@@ -167,6 +167,7 @@ class Detectors:
         self._free: list[Detector] = []
         self._count, self._loading = 0, False
         self._waited = 0.0  # seconds of all threads, since the last was loaded
+        self._cost = 0.0  # seconds that the last took to load
 
     def find(self, pixels: Pixels, smallest: float) -> list[Face]:
         """As `Detector.find`; what its constructor raises may be raised, too."""
@@ -182,18 +183,19 @@ class Detectors:
         """A detector that is free, after some waiting; None if the caller is to load another."""
         with self._changed:
             while not self._free:
-                if not self._loading and (not self._count or self._waited >= _LOADING):
+                if not self._loading and self._waited >= self._cost:
                     self._loading = True
                     return None
                 began = time.monotonic()
-                self._changed.wait(_LOADING / 4)
+                self._changed.wait(_GLANCE)
                 self._waited += time.monotonic() - began if self._count else 0.0
             return self._free.pop()
 
     def _load(self) -> Detector:
+        began = time.monotonic()
         try:
             detector = Detector()
-            self._count += 1
+            self._count, self._cost = self._count + 1, time.monotonic() - began
             return detector
         finally:
             with self._changed:

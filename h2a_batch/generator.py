@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from h2a_batch.card import Card, card_from_shape, card_of, find_model
 from h2a_batch.errors import ModelError, RuntimeMissingError
+from h2a_batch.optimised import load
 
 DEFAULT_MODEL = "anime-256"
 
@@ -123,13 +124,11 @@ class Generator:
         context.cpu.thread_num = self.threads
         context.cpu.inter_op_parallel_num = 1
         context.cpu.thread_affinity_mode = 0  # bound threads fight with the decode and encode pools
-        model = lite.Model()
         try:
-            model.build_from_file(str(path), lite.ModelType.MINDIR, context)
+            return load(lite, path, context)
         except RuntimeError as error:
             advice = "" if kind == "cpu" else f"check that CANN and {self.device} are usable, or use --device cpu"
             raise ModelError(f"{path}: MindSpore Lite cannot load it: {one_line(error)}", advice) from error
-        return model
 
     def _fit_card(self, path: Path, card: Card | None) -> Card:
         """Set the batch size, and make sure that graph and card agree on the input's shape."""

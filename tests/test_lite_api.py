@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ OWNERS = {
     ("context.py", "_runner_config"): ["RunnerConfigBind"],
     ("model.py", "_model"): ["ModelBind", "ModelParallelRunnerBind"],
     ("tensor.py", "_tensor"): ["TensorBind"],
+    ("converter.py", "_converter"): ["ConverterBind"],
 }
 DEVICES = {"_CPU": "CPUDeviceInfoBind", "_GPU": "GPUDeviceInfoBind", "_Ascend": "AscendDeviceInfoBind"}
 
@@ -41,7 +43,8 @@ def test_every_native_name_that_the_package_takes_exists() -> None:
 @pytest.mark.parametrize(("file", "attribute"), OWNERS)
 def test_every_native_method_that_the_package_calls_exists(file: str, attribute: str) -> None:
     used = calls(SOURCE[file], attribute)
-    owners = [getattr(native, name) for name in OWNERS[file, attribute]]
+    module = import_module("mindspore_lite.lib._c_lite_converter") if attribute == "_converter" else native
+    owners = [getattr(module, name) for name in OWNERS[file, attribute]]
     offered = set().union(*(dir(owner) for owner in owners))
     assert used and used <= offered
     if attribute == "_model":  # one attribute, two classes: each has what its own half of the file calls
@@ -195,7 +198,17 @@ def test_tensor_without_type_is_refused() -> None:
         tensor.get_data_to_numpy()
 
 
-def test_converter_says_that_it_is_not_offered() -> None:
-    assert lite.FmkType.ONNX.value == 2  # importable, as in the official package
-    with pytest.raises(NotImplementedError, match="Converter is not available"):
-        lite.Converter()
+def test_the_converter_keeps_what_it_is_told() -> None:
+    converter = lite.Converter()
+    converter.input_shape = {"x": [1, 3, 16, 16]}
+    converter.input_format = lite.Format.NCHW
+    converter.input_data_type = lite.DataType.FLOAT16
+    converter.save_type = lite.ModelType.MINDIR
+    converter.optimize = "none"
+    converter.decrypt_mode = "AES-CBC"
+    converter.set_config_info("common_quant_param", {"quant_type": "WEIGHT_QUANT"})
+    assert converter.input_shape == {"x": [1, 3, 16, 16]}
+    assert converter.input_format == lite.Format.NCHW and converter.input_data_type == lite.DataType.FLOAT16
+    assert converter.save_type == lite.ModelType.MINDIR and converter.decrypt_mode == "AES-CBC"
+    assert converter.get_config_info() == {"common_quant_param": {"quant_type": "WEIGHT_QUANT"}}
+    assert "optimize: none" in str(converter) and lite.FmkType.ONNX.value == 2

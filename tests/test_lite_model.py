@@ -300,6 +300,19 @@ def test_runner_serves_many_threads(small: Path) -> None:
         runner.predict([tensor((1, 3, 8, 8))])
 
 
+def test_a_converted_model_gives_the_same_numbers(small: Path, tmp_path: Path) -> None:
+    graph, made = ConvTanh(), tmp_path / "made.mindir"
+    converter = lite.Converter()
+    converter.save_type = lite.ModelType.MINDIR
+    converter.convert(lite.FmkType.MINDIR, str(small), str(made.with_suffix("")))
+    x = graph.input()
+    assert np.array_equal(predict(build(made), x), predict(build(small), x))
+    made.chmod(0o600)
+    made.write_bytes(made.read_bytes()[:500])
+    with pytest.raises(RuntimeError, match=r"Converter model failed"):
+        converter.convert(lite.FmkType.MINDIR, str(made), str(tmp_path / "again"))
+
+
 def test_quiet_at_glog_level_4(small: Path) -> None:
     code = (
         "import os, sys; os.dup2(1, 2)\n"

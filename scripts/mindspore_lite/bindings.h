@@ -4,7 +4,7 @@
 
 #include <pybind11/pybind11.h>
 
-void BindEnums(pybind11::module_ *m);    // enums, Status and the Converter's stand-in
+void BindEnums(pybind11::module_ *m);    // enums, Status and the way to the converter
 void BindContext(pybind11::module_ *m);  // devices, context, runner configuration
 
 #endif  // H2A_LITE_BINDINGS_H_

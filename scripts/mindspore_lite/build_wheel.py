@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wheel_common import HERE, LITE_VERSION, BuildError, cache_folder, only_one, say, work_folder
-from wheel_compile import compile_module, find_compiler, find_python_headers
+from wheel_compile import compile_modules, find_compiler, find_python_headers
 from wheel_inputs import LITE, PYBIND11, adopt, obtain
 from wheel_pack import LIBRARIES, check_loads, pack, unpack, wheel_name
 
@@ -109,8 +109,8 @@ def _make(lite: Path, pybind11: Path, compiler: list[str], headers: list[Path], 
     with zipfile.ZipFile(pybind11) as archive:
         archive.extractall(work, [name for name in archive.namelist() if name.startswith("pybind11/")])
     includes = [work / "pybind11" / "include", *headers, tree / "mindspore_lite"]
-    module = compile_module(compiler, includes, tree / LIBRARIES, work)
-    check_loads(module)
+    for module in compile_modules(compiler, includes, tree / LIBRARIES, work):
+        check_loads(module)
     pack(tree, version, target)
 
 

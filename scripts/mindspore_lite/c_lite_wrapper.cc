@@ -318,7 +318,7 @@ void BindModels(py::module_ *m) {
 }  // namespace
 
 PYBIND11_MODULE(_c_lite_wrapper, m) {
-  m.doc() = "MindSpore Lite's native API, rebuilt for this interpreter (no Converter).";
+  m.doc() = "MindSpore Lite's native API, rebuilt for this interpreter.";
   BindEnums(&m);
   BindContext(&m);
   BindTensors(&m);

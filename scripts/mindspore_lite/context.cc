@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "converter.h"
 #include "include/api/data_type.h"
 #include "include/api/format.h"
 #include "include/api/model_parallel_runner.h"
@@ -27,19 +28,9 @@ using mindspore::GPUDeviceInfo;
 using mindspore::ModelType;
 using mindspore::RunnerConfig;
 using mindspore::Status;
+using mindspore::converter::FmkType;
 
 namespace {
-
-// The converter's C++ header is not in the wheel, so its class only says so; converter.py needs the names at import.
-enum class FmkType : int { kFmkTypeTf, kFmkTypeCaffe, kFmkTypeOnnx, kFmkTypeMs, kFmkTypeTflite, kFmkTypePytorch };
-struct NoConverter {};
-
-std::shared_ptr<NoConverter> RefuseConverter() {
-  PyErr_SetString(PyExc_NotImplementedError,
-                  "mindspore_lite.Converter is not available: this build of mindspore_lite runs models, it does not "
-                  "convert them. Export MINDIR from MindSpore, or use the converter_lite tool of a vendor package.");
-  throw py::error_already_set();
-}
 
 #define VALUE(name) .value(#name, DataType::name)
 void BindDataType(py::module_ *m) {
@@ -119,7 +110,8 @@ void BindEnums(py::module_ *m) {
       .value("kFmkTypeMs", FmkType::kFmkTypeMs)
       .value("kFmkTypeTflite", FmkType::kFmkTypeTflite)
       .value("kFmkTypePytorch", FmkType::kFmkTypePytorch);
-  py::class_<NoConverter, std::shared_ptr<NoConverter>>(*m, "ConverterBind").def(py::init(&RefuseConverter));
+  // converter.py calls it like a class; its library is loaded by the first call only
+  m->def("ConverterBind", [] { return py::module_::import("mindspore_lite.lib._c_lite_converter").attr("ConverterBind")(); });
   py::class_<Status>(*m, "Status")
       .def("IsOk", &Status::IsOk)
       .def("IsError", &Status::IsError)

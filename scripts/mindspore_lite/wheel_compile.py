@@ -1,4 +1,4 @@
-"""Compiles `_c_lite_wrapper` for the running interpreter."""
+"""Compiles `_c_lite_wrapper` and `_c_lite_converter` for the running interpreter."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from pathlib import Path
 
 from wheel_common import HERE, BuildError, say
 
-SOURCES = ("c_lite_wrapper.cc", "context.cc", "model_file.cc")
+# Each module's sources and the libraries it is linked to.
+MODULES = {
+    "_c_lite_wrapper": (
+        ("c_lite_wrapper.cc", "context.cc", "model_file.cc"),
+        ("-l:libmindspore-extendrt_python.so",),
+    ),
+    "_c_lite_converter": (("converter.cc",), ("-l:libmindspore_converter.so", "-l:libmindspore_core.so")),
+}
 # The runtime has libstdc++'s old std::string. -O1: the work is done in the runtime, so compile time counts.
 FLAGS = ("-O1", "-g0", "-fPIC", "-std=c++17", "-fvisibility=hidden", "-D_GLIBCXX_USE_CXX11_ABI=0", "-Wall")
 # The runtime's libraries find each other through DT_RPATH, which DT_RUNPATH would switch off.
 LINK = ("-Wl,--disable-new-dtags,-rpath,$ORIGIN", "-Wl,--allow-shlib-undefined", "-s")
-RUNTIME = "-l:libmindspore-extendrt_python.so"
-
-
-def module_name() -> str:
-    """The extension module's file name for this interpreter."""
-    return f"_c_lite_wrapper{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
 def find_compiler() -> list[str]:
@@ -54,8 +55,8 @@ def find_python_headers(folders: list[Path] | None = None) -> list[Path]:
     return folders
 
 
-def compile_module(compiler: list[str], includes: list[Path], libraries: Path, work: Path) -> Path:
-    """Compile and link the module into `libraries`, beside the runtime it belongs to.
+def compile_modules(compiler: list[str], includes: list[Path], libraries: Path, work: Path) -> list[Path]:
+    """Compile and link the modules into `libraries`, beside the runtime they belong to.
 
     Args:
         compiler: the compiler's command.
@@ -66,16 +67,18 @@ def compile_module(compiler: list[str], includes: list[Path], libraries: Path, w
     Raises:
         BuildError: the compiler failed; its own output is on stderr.
     """
-    say(f"compiling _c_lite_wrapper for CPython {sys.version_info.major}.{sys.version_info.minor}")
+    say(f"compiling {' and '.join(MODULES)} for CPython {sys.version_info.major}.{sys.version_info.minor}")
     common = [*compiler, *FLAGS, *(f"-isystem{folder}" for folder in includes), f"-I{HERE}"]
-    objects = [work / f"{Path(source).stem}.o" for source in SOURCES]
-    pairs = zip(SOURCES, objects, strict=True)
-    commands = [[*common, "-c", str(HERE / source), "-o", str(target)] for source, target in pairs]
+    objects = {source: work / f"{Path(source).stem}.o" for sources, _ in MODULES.values() for source in sources}
+    commands = [[*common, "-c", str(HERE / source), "-o", str(target)] for source, target in objects.items()]
     with ThreadPoolExecutor(len(commands)) as pool:
         list(pool.map(_run, commands))
-    module = libraries / module_name()
-    _run([*compiler, "-shared", "-o", str(module), *map(str, objects), f"-L{libraries}", RUNTIME, *LINK])
-    return module
+    modules = []
+    for name, (sources, needed) in MODULES.items():
+        modules.append(libraries / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}")
+        parts = [str(objects[source]) for source in sources]
+        _run([*compiler, "-shared", "-o", str(modules[-1]), *parts, f"-L{libraries}", *needed, *LINK])
+    return modules
 
 
 def _run(command: list[str]) -> None:

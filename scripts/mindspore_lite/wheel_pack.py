@@ -46,9 +46,9 @@ Requires-Dist: numpy>=1.17.0
 Description-Content-Type: text/markdown
 
 Made by h2a-batch from PyPI's mindspore-lite {lite} (built for CPython 3.7) on the machine it runs on; not an
-official package. Changed: `_c_lite_wrapper` was rebuilt for this interpreter from h2a-batch's own source and
-offers no Converter. Left out of `mindspore_lite/lib`: {left_out}. All else is as published by the MindSpore
-authors under the Apache License 2.0 (https://www.apache.org/licenses/LICENSE-2.0).
+official package. Changed: `_c_lite_wrapper` was rebuilt for this interpreter from h2a-batch's own source, its
+converter as `_c_lite_converter`. Left out of `mindspore_lite/lib`: {left_out}. All else is as published by the
+MindSpore authors under the Apache License 2.0 (https://www.apache.org/licenses/LICENSE-2.0).
 """
 
 
@@ -80,10 +80,10 @@ def unpack(original: Path, folder: Path) -> None:
 def check_loads(module: Path) -> None:
     """Load the new module in a fresh interpreter; raises BuildError, with the reason, if that fails."""
     code = (
-        "import importlib.util as u, sys; s = u.spec_from_file_location('_c_lite_wrapper', sys.argv[1]); "
-        "u.module_from_spec(s).ModelBind()"
+        "import importlib.util as u, sys; s = u.spec_from_file_location(sys.argv[1], sys.argv[2]); "
+        "m = u.module_from_spec(s); getattr(m, 'ModelBind', m.ConverterBind)()"
     )
-    command = [sys.executable, "-c", code, str(module)]
+    command = [sys.executable, "-c", code, module.name.partition(".")[0], str(module)]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
