@@ -202,13 +202,13 @@ def test_the_converter_keeps_what_it_is_told() -> None:
     converter = lite.Converter()
     converter.input_shape = {"x": [1, 3, 16, 16]}
     converter.input_format = lite.Format.NCHW
-    converter.input_data_type = lite.DataType.FLOAT16
+    converter.input_data_type = lite.DataType.FLOAT32
     converter.save_type = lite.ModelType.MINDIR
     converter.optimize = "none"
     converter.decrypt_mode = "AES-CBC"
     converter.set_config_info("common_quant_param", {"quant_type": "WEIGHT_QUANT"})
     assert converter.input_shape == {"x": [1, 3, 16, 16]}
-    assert converter.input_format == lite.Format.NCHW and converter.input_data_type == lite.DataType.FLOAT16
+    assert converter.input_format == lite.Format.NCHW and converter.input_data_type == lite.DataType.FLOAT32
     assert converter.save_type == lite.ModelType.MINDIR and converter.decrypt_mode == "AES-CBC"
     assert converter.get_config_info() == {"common_quant_param": {"quant_type": "WEIGHT_QUANT"}}
     assert "optimize: none" in str(converter) and lite.FmkType.ONNX.value == 2
