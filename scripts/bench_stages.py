@@ -5,7 +5,7 @@
 
 Each stage runs alone, several times over; the median is shown. The last rows add up what a photo costs as PNG, and what
 share of that is the generator: no run on cores that are all busy can come closer to the generator alone. The second
-table has what was tried in place of a stage.
+table has what was tried in place of a stage, and what loading takes.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def measure(model: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
         sums = [spent[number] + turned + paint + formats["png"] + written for spent in read]
         shares = (f"{paint / total:.2f} of {total:.1f}" for total in sums)
         rows.append((f"all as PNG, {name}: the generator's share", *shares))
-    return rows, tried(image, paint, Generator(model, device="cpu", threads=2), tensor)
+    return rows, tried(image, paint, Generator(model, device="cpu", threads=2), tensor) + loading(model)
 
 
 def tried(image: Image.Image, paint: float, two: Generator, tensor: NDArray[np.float32]) -> list[tuple[str, ...]]:
@@ -122,6 +122,16 @@ def tried(image: Image.Image, paint: float, two: Generator, tensor: NDArray[np.f
     rows = [(name, f"{cost(way):.1f}", f"{len(way()) / 1e3:.1f} kB") for name, way in ways.items()]
     rows.append(("generator of one thread", f"{paint:.1f}", "-"))
     rows.append(("generator of two threads", f"{cost(lambda: two.run(tensor)):.1f}", "-"))
+    return rows
+
+
+def loading(model: str) -> list[tuple[str, ...]]:
+    """What it takes to load the models, from the cache of optimised ones and as they are, and to run each once."""
+    models = {"generator": partial(Generator, model, device="cpu"), "face detector": Detector}
+    rows = [(f"loading the {name}", f"{cost(load, SLOW_REPEATS):.0f}", "-") for name, load in models.items()]
+    os.environ["XDG_CACHE_HOME"] = os.devnull
+    plain = "as it was exported, not from the cache"
+    rows += [(f"the {name} {plain}", f"{cost(load, SLOW_REPEATS):.0f}", "-") for name, load in models.items()]
     return rows
 
 

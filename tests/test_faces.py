@@ -146,6 +146,7 @@ def test_threads_share_detectors_and_find_the_same(detector: Detector) -> None:
     shared = Detectors()
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(partial(shared.find, smallest=28), pictures, timeout=60)) == alone
+    assert 1 < len(shared._free) <= 4
 
 
 def test_a_detector_that_cannot_be_loaded_is_told_to_every_thread(
