@@ -10,6 +10,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 os.environ.setdefault("GLOG_v", "3")  # MindSpore's log, read at its import: errors only
+os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"  # a graph from MindSpore 2.8's cache computes NaN
 
 from h2a_batch.errors import H2AError
 from train import commands
