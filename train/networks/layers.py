@@ -1,17 +1,10 @@
-"""The generators and the discriminator of CycleGAN, as MindSpore cells.
+"""The layers that the networks are made of, as MindSpore cells.
 
-Sources: CycleGAN, arXiv 1703.10593 (architectures: section 4 and appendix 7.2); PatchGAN: pix2pix, arXiv 1611.07004
-(section 3.2.2 and appendix 6.1.2); instance normalisation: arXiv 1607.08022 (section 2).
-
-Every generator takes RGB pictures (N, 3, H, W) float32 in [-1, 1] and returns the same shape and range; H and W must
-be divisible by the network's total stride. Every convolution has a bias; weights start as Normal(0, 0.02), biases as 0
-(appendix 7.1 of CycleGAN).
+Pictures and features are (N, C, H, W) float32. Every convolution has a bias; weights start as Normal(0, 0.02), biases
+as 0 (CycleGAN, arXiv 1703.10593, appendix 7.1). Instance normalisation: arXiv 1607.08022 (section 2).
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from math import prod
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
@@ -85,7 +78,7 @@ class ReflectConv2d(nn.Conv2d):
     """A convolution whose input is mirrored at the border; stride 1 keeps (H, W), stride 2 halves it."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, bias: bool = True) -> None:
-        super().__init__(inputs, outputs, kernel, stride, "pad", 0, has_bias=bias, **_initial())
+        super().__init__(inputs, outputs, kernel, stride, "pad", 0, has_bias=bias, **initial())
         self.reflect = ReflectPad(kernel // 2)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -122,7 +115,7 @@ class OutputConv2d(nn.Conv2d):
     """The last convolution of a generator, zero-padded: (N, i, H, W) -> (N, o, H, W)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(inputs, outputs, kernel, 1, "pad", kernel // 2, has_bias=True, **_initial())
+        super().__init__(inputs, outputs, kernel, 1, "pad", kernel // 2, has_bias=True, **initial())
         self.four_pixels = FourPixels(outputs, kernel, kernel // 2)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -159,7 +152,7 @@ def conv2d(
         raise ValueError(f"padding {padding!r}: must be one of {', '.join(PADDINGS)}")
     if padding == "reflect":
         return ReflectConv2d(inputs, outputs, kernel, stride, bias)
-    return nn.Conv2d(inputs, outputs, kernel, stride, "pad", kernel // 2, has_bias=bias, **_initial())
+    return nn.Conv2d(inputs, outputs, kernel, stride, "pad", kernel // 2, has_bias=bias, **initial())
 
 
 class ConvBlock(nn.Cell):
@@ -209,7 +202,7 @@ def up(inputs: int, outputs: int, kernel: int, norm: str = "instance") -> Block:
     Kernel 3 is the paper's; padding (1, 0) on each axis is PyTorch's padding=1 with output_padding=1.
     """
     pads = {3: (1, 0, 1, 0), 4: (1, 1, 1, 1)}[kernel]
-    conv = nn.Conv2dTranspose(inputs, outputs, kernel, 2, "pad", pads, has_bias=True, **_initial())
+    conv = nn.Conv2dTranspose(inputs, outputs, kernel, 2, "pad", pads, has_bias=True, **initial())
     return block(conv, outputs, norm)
 
 
@@ -225,147 +218,9 @@ class ResidualBlock(nn.Cell):
         return x + self.second(self.first(x))
 
 
-class FastGenerator(nn.Cell):
-    """The shipped small generator: 256x256 at the cost of 128x128, because its first layer already strides.
-
-    7x7/2, 3x3/2, 3x3/2, `blocks` residual blocks at 1/8 size, three transposed 4x4/2, 5x5, tanh. H and W must be
-    divisible by 8. With the defaults: 4.1 million parameters and 4.9 G multiply-accumulates at 256x256. Layer for
-    layer the `Generator` of the PyTorch twin that trained the first weights.
-    """
-
-    def __init__(
-        self,
-        channels: tuple[int, int, int] = (40, 80, 160),
-        blocks: int = 8,
-        last: int = 24,
-        padding: str = "zeros",
-    ) -> None:
-        super().__init__()
-        a, b, c = channels
-        self.layers = nn.SequentialCell(
-            down(3, a, 7, 2, padding),
-            down(a, b, 3, 2, padding),
-            down(b, c, 3, 2, padding),
-            *[ResidualBlock(c, padding) for _ in range(blocks)],
-            up(c, b, 4),
-            up(b, a, 4),
-            up(a, last, 4),
-            output_conv2d(last, 3, 5, padding),
-            nn.Tanh(),
-        )
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+def patch_conv(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 4, stride, "pad", 1, has_bias=True, **initial())
 
 
-class ResNetGenerator(nn.Cell):
-    """The generator of the CycleGAN paper (section 4 and appendix 7.2, after Johnson et al., arXiv 1603.08155).
-
-    c7s1-64, d128, d256, R256 x `blocks`, u128, u64, c7s1-3, tanh; 9 blocks for 256x256 and larger, 6 for 128x128.
-    `width` is ngf (64 in the paper). Reflection padding as in the paper, or zeros, which is faster. The norm "none" is
-    for imported weights into which their batch norms are folded. H and W must be divisible by 4.
-    """
-
-    def __init__(self, blocks: int = 9, width: int = 64, padding: str = "reflect", norm: str = "instance") -> None:
-        super().__init__()
-        self.layers = nn.SequentialCell(
-            down(3, width, 7, 1, padding, norm),
-            # The strided convolutions are zero-padded in the reference implementation, too.
-            down(width, 2 * width, 3, 2, norm=norm),
-            down(2 * width, 4 * width, 3, 2, norm=norm),
-            *[ResidualBlock(4 * width, padding, norm) for _ in range(blocks)],
-            up(4 * width, 2 * width, 3, norm),
-            up(2 * width, width, 3, norm),
-            output_conv2d(width, 3, 7, padding),
-            nn.Tanh(),
-        )
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.layers(x)
-
-
-class UNetGenerator(nn.Cell):
-    """The U-Net of pix2pix (arXiv 1611.07004, appendix 6.1.1) as `unet_256` of pytorch-CycleGAN-and-pix2pix has it.
-
-    `depth` strided 4x4 convolutions to 1/2**depth of the size, as many transposed ones back, each level joined with its
-    mirror image by concatenation; instance norm except at the outermost and the innermost convolution, or with `norm`
-    "none" no norm at all; no dropout. H and W must be divisible by 2**depth: 256 with the default.
-    """
-
-    def __init__(self, width: int = 64, depth: int = 8, norm: str = "instance") -> None:
-        super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"norm {norm!r}: must be one of {', '.join(NORMS)}")
-        normed = norm == "instance"
-        channels = [3, *(width * min(2**level, 8) for level in range(depth))]
-        self.depth = depth
-        downs, ups = [], []
-        for level in range(depth):
-            inputs, outputs = channels[level], channels[level + 1]
-            down_cells = [nn.LeakyReLU(0.2)] * (level > 0) + [_patch_conv(inputs, outputs, 2)]
-            downs.append(nn.SequentialCell(*down_cells, *_norm_if(normed and 0 < level < depth - 1, outputs)))
-            joined = outputs if level == depth - 1 else 2 * outputs
-            conv = nn.Conv2dTranspose(joined, inputs, 4, 2, "pad", 1, has_bias=True, **_initial())
-            ups.append(nn.SequentialCell(nn.ReLU(), conv, *_norm_if(normed and level > 0, inputs)))
-        # Whole lists: the parameters of cells that are appended later would not be named after the list.
-        self.downs, self.ups = nn.CellList(downs), nn.CellList(ups)
-
-    def construct(self, x: Tensor) -> Tensor:
-        levels = []
-        for down_cell in self.downs:
-            x = down_cell(x)
-            levels.append(x)
-        for level in range(self.depth - 1, 0, -1):
-            x = ops.concat((levels[level - 1], self.ups[level](x)), 1)
-        return ops.tanh(self.ups[0](x))
-
-
-def _norm_if(wanted: bool, channels: int) -> list[nn.Cell]:
-    return [InstanceNorm(channels)] if wanted else []
-
-
-class PatchDiscriminator(nn.SequentialCell):
-    """The 70x70 PatchGAN: C64-C128-C256-C512 and a one-channel convolution, no sigmoid (for the LSGAN loss).
-
-    (N, 3, H, W) in [-1, 1] -> (N, 1, H/8 - 2, W/8 - 2) unbounded scores, one for each 70x70 patch: 30x30 for 256x256.
-    `width` is ndf: 64 in the papers (pix2pix appendix 6.1.2, CycleGAN appendix 7.2), 40 in the shipped weights. Two
-    4x4 convolutions of stride 1 close it, and the first layer has no norm. `inputs` is 6 for the conditional one of
-    pix2pix, which sees input and output joined.
-    """
-
-    def __init__(self, width: int = 64, inputs: int = 3) -> None:
-        cells: list[nn.Cell] = [_patch_conv(inputs, width, 2), nn.LeakyReLU(0.2)]
-        for inputs, outputs, stride in ((1, 2, 2), (2, 4, 2), (4, 8, 1)):
-            cells += [_patch_conv(inputs * width, outputs * width, stride), InstanceNorm(outputs * width)]
-            cells.append(nn.LeakyReLU(0.2))
-        super().__init__(*cells, _patch_conv(8 * width, 1, 1))
-
-
-def total_stride(generator: nn.Cell) -> int:
-    """What a generator's height and width must be divisible by: 8 (fast), 4 (ResNet), 2**depth (U-Net)."""
-    # Each generator is one chain: its strided convolutions halve one after the other, the transposed ones undo it.
-    return prod(cell.stride[0] for _, cell in generator.cells_and_names() if isinstance(cell, nn.Conv2d))
-
-
-def _patch_conv(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 4, stride, "pad", 1, has_bias=True, **_initial())
-
-
-def _initial() -> dict[str, object]:
+def initial() -> dict[str, object]:
     return {"weight_init": Normal(0.02), "bias_init": "zeros"}
-
-
-# What `network = "..."` in a card or a training config may say.
-GENERATORS: dict[str, Callable[..., nn.Cell]] = {
-    "fast": FastGenerator,
-    "resnet-9": lambda **options: ResNetGenerator(9, **options),
-    "resnet-6": lambda **options: ResNetGenerator(6, **options),
-    "unet-256": UNetGenerator,
-}
-
-
-def build_generator(network: str, **options: object) -> nn.Cell:
-    """The named generator, freshly initialised, in inference mode."""
-    if network not in GENERATORS:
-        raise ValueError(f"unknown generator {network!r}: must be one of {', '.join(GENERATORS)}")
-    return GENERATORS[network](**options).set_train(False)

@@ -1,0 +1,66 @@
+"""The networks, as MindSpore cells: layers, generators, discriminators; and the generators by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+from mindspore import nn
+
+from train.networks.discriminators import PatchDiscriminator
+from train.networks.generators import CoarseGenerator, FastGenerator, ResNetGenerator, UNetGenerator
+from train.networks.layers import (
+    ConvBlock,
+    InstanceNorm,
+    PlainBlock,
+    ReflectConv2d,
+    ReflectPad,
+    ResidualBlock,
+    conv2d,
+    down,
+    output_conv2d,
+    up,
+)
+
+__all__ = [
+    "GENERATORS",
+    "CoarseGenerator",
+    "ConvBlock",
+    "FastGenerator",
+    "InstanceNorm",
+    "PatchDiscriminator",
+    "PlainBlock",
+    "ReflectConv2d",
+    "ReflectPad",
+    "ResNetGenerator",
+    "ResidualBlock",
+    "UNetGenerator",
+    "build_generator",
+    "conv2d",
+    "down",
+    "output_conv2d",
+    "total_stride",
+    "up",
+]
+
+# What `network = "..."` in a card or a training config may say.
+GENERATORS: dict[str, Callable[..., nn.Cell]] = {
+    "fast": FastGenerator,
+    "coarse": CoarseGenerator,
+    "resnet-9": lambda **options: ResNetGenerator(9, **options),
+    "resnet-6": lambda **options: ResNetGenerator(6, **options),
+    "unet-256": UNetGenerator,
+}
+
+
+def build_generator(network: str, **options: object) -> nn.Cell:
+    """The named generator, freshly initialised, in inference mode."""
+    if network not in GENERATORS:
+        raise ValueError(f"unknown generator {network!r}: must be one of {', '.join(GENERATORS)}")
+    return GENERATORS[network](**options).set_train(False)
+
+
+def total_stride(generator: nn.Cell) -> int:
+    """What a generator's height and width must be divisible by: 8 (fast), 4 (coarse, ResNet), 2**depth (U-Net)."""
+    # Each generator is one chain: its strided convolutions halve one after the other, the transposed ones undo it.
+    return prod(cell.stride[0] for _, cell in generator.cells_and_names() if isinstance(cell, nn.Conv2d))
