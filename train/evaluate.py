@@ -30,7 +30,7 @@ Extractor = Callable[[Iterator[NDArray[np.uint8]]], Features]  # (224, 224, 3) u
 class Score:
     """One row of the table; KID and its standard error are multiplied by 1000, as usual.
 
-    `structure` and `own_structure` are over `pairs` inputs and outputs: None where no names pair, the second also for one.
+    `structure` and `own_structure` are means over `pairs` of input and output; None where there are too few pairs.
     """
 
     name: str
