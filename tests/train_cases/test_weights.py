@@ -8,23 +8,12 @@ import numpy as np
 import pytest
 from train_support import shake
 
-from train.networks import FastGenerator, PatchDiscriminator, build_generator
+from train.networks import FastGenerator, PatchDiscriminator
 from train.weights import WeightsError, load_network, network_arrays, read_weights, write_weights
 
 
 def small() -> FastGenerator:
     return FastGenerator((8, 8, 16), 1, 8)
-
-
-def test_all_networks_of_the_trained_file_load(weights: Path) -> None:
-    networks = read_weights(weights / "anime-256-warm.npz")
-    assert set(networks) == {"gab", "gba", "da", "db", "ema"}
-    for name, arrays in networks.items():
-        cell = PatchDiscriminator(40) if name in ("da", "db") else build_generator("fast")
-        load_network(cell, arrays)
-        back = network_arrays(cell)
-        assert back.keys() == arrays.keys()
-        assert all(np.array_equal(back[layer], arrays[layer]) for layer in arrays)
 
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
