@@ -2,7 +2,8 @@
 
     bench_models.py MODEL.mindir FOLDER
 
-FOLDER/shipped.onnx     the network that MODEL's card names, as ONNX: random weights, which take as long as trained ones
+FOLDER/shipped.onnx     the network that MODEL's card names, with random weights, which take as long as trained ones
+FOLDER/shipped.mindir   the same for MindSpore Lite
 FOLDER/resnet-9.onnx    the generator of the reference project's size: 9 residual blocks, ngf 64, random weights
 FOLDER/resnet-9.mindir  the same for MindSpore Lite
 FOLDER/tiny.mindir      32x32 pixels in, next to no work: with it a run costs what files and ledger cost
@@ -53,9 +54,10 @@ def main() -> None:
     resnet, tiny = build_generator("resnet-9"), build_generator("fast", **TINY)
     _write(folder / "resnet-9.mindir", mindir_bytes(inference_form(resnet), (1, 3, 256, 256)))
     _write(folder / "tiny.mindir", mindir_bytes(inference_form(tiny), (1, 3, 32, 32)))
+    generator, shape = untrained(model)
+    _write(folder / "shipped.mindir", mindir_bytes(inference_form(generator), shape))
     # onnx only after MindSpore's own exports, see train/onnx_export.py
     _write(folder / "resnet-9.onnx", onnx_bytes(resnet, (1, 3, 256, 256), "resnet-9", {}))
-    generator, shape = untrained(model)
     _write(folder / "shipped.onnx", onnx_bytes(generator, shape, model.stem, {}))
 
 
