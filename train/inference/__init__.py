@@ -12,8 +12,9 @@ Rewrites, each exact algebra, so that only rounding differs (about 2e-6 in [-1, 
    none for transposed ones. A zero-padded convolution that follows is rewritten to read and write phases, so that
    only its three output channels are interleaved at full size. In the U-Net it pays only where the picture is large
    and the kernels are small: at its outermost levels.
-4. Phases for a large last convolution whatever is in front: one that makes three channels leaves most of a vector of
-   Lite's empty, one that makes twelve does not.
+4. Phases at the ends of a network, where pictures have three channels: a large first convolution with stride 2 makes
+   the four pixels of a cell, and the strided one behind it reads them as they are; a large last one makes twelve
+   channels, not three, which leave most of a vector of Lite's empty.
 5. Means in two stages, of each row and then of these. Lite adds up in plain order, where the last of 65,536 numbers
    finds three digits gone: with one sum a network is several times further from MindSpore.
 6. In `coarse-to-fine` means over cells are a convolution, and bilinear enlargement is two products of matrices.

@@ -5,12 +5,25 @@ Where they reshape, -1 is the batch, so that the runtime can change its size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from train.errors import TrainError
-from train.inference.kernels import Array, enlarging_matrix, mean_kernel, phase_kernel, subpixel_kernel
+from train.inference.kernels import (
+    Array,
+    enlarging_matrix,
+    from_phases_kernel,
+    mean_kernel,
+    phase_kernel,
+    subpixel_kernel,
+    to_phases_kernel,
+)
 from train.networks import InstanceNorm, ReflectConv2d, conv2d
+
+# A convolution and the bias that it keeps, to a cell on (N, H, W, C).
+Form = Callable[[nn.Cell, Array | None], nn.Cell]
 
 
 class ChannelsLast(nn.Cell):
@@ -108,24 +121,41 @@ def _enlarging(length: int, times: int) -> Tensor:
     return Tensor(enlarging_matrix(length, times))
 
 
-def layer(conv: nn.Cell, norm: InstanceNorm | None, active: nn.Cell, to_phases: bool) -> list[nn.Cell]:
-    """A convolution, its norm where there is one, its activation; a transposed one can give phases."""
+def layer(conv: nn.Cell, norm: InstanceNorm | None, active: nn.Cell, form: Form) -> list[nn.Cell]:
+    """A convolution in one of the forms below, its norm where there is one, its activation."""
     bias = None if norm else conv.bias.asnumpy()
-    first = subpixel(conv, bias) if to_phases else ChannelsLast(_copied(conv, bias))
-    return [first, ChannelsLastNorm(norm, active) if norm else activation(active)]
+    return [form(conv, bias), ChannelsLastNorm(norm, active) if norm else activation(active)]
 
 
-def plain(conv: nn.Conv2d) -> nn.Cell:
-    return ChannelsLast(_copied(conv, conv.bias.asnumpy()))
+def plain(conv: nn.Conv2d | nn.Conv2dTranspose, bias: Array | None) -> nn.Cell:
+    """From pixels to pixels."""
+    return ChannelsLast(_copied(conv, bias))
 
 
-def on_phases(conv: nn.Conv2d) -> nn.Cell:
-    """The same convolution from phases to phases."""
-    return convolution(phase_kernel(conv.weight.asnumpy()), np.tile(conv.bias.asnumpy(), 4))
+def on_phases(conv: nn.Conv2d, bias: Array | None) -> nn.Cell:
+    """One of stride 1 from phases to phases."""
+    return convolution(phase_kernel(conv.weight.asnumpy()), _four_times(bias))
+
+
+def to_phases(conv: nn.Conv2d, bias: Array | None) -> nn.Cell:
+    """One of stride 1 from pixels to phases."""
+    kernel = to_phases_kernel(conv.weight.asnumpy())
+    outputs, inputs, size = kernel.shape[:3]
+    strided = nn.Conv2d(inputs, outputs, size, 2, "pad", size // 2 - 1, has_bias=bias is not None)
+    return ChannelsLast(_filled(strided, kernel, _four_times(bias)))
+
+
+def from_phases(conv: nn.Conv2d, bias: Array | None) -> nn.Cell:
+    """One of kernel 3 and stride 2 from phases to pixels."""
+    kernel = from_phases_kernel(conv.weight.asnumpy())
+    outputs, inputs = kernel.shape[:2]
+    whole = nn.Conv2d(inputs, outputs, 2, 1, "pad", (1, 0, 1, 0), has_bias=bias is not None)
+    return ChannelsLast(_filled(whole, kernel, bias))
 
 
 def subpixel(conv: nn.Conv2dTranspose, bias: Array | None) -> nn.Cell:
-    return convolution(subpixel_kernel(conv.weight.asnumpy()), None if bias is None else np.tile(bias, 4))
+    """A transposed one of kernel 4 and stride 2 from pixels to phases."""
+    return convolution(subpixel_kernel(conv.weight.asnumpy()), _four_times(bias))
 
 
 def is_subpixel(conv: nn.Cell) -> bool:
@@ -170,6 +200,10 @@ def _copied(conv: nn.Conv2d | nn.Conv2dTranspose, bias: Array | None) -> nn.Cell
     kind, (inputs, outputs) = (nn.Conv2dTranspose, weight.shape[:2]) if transposed else (nn.Conv2d, weight.shape[1::-1])
     copy = kind(inputs, outputs, weight.shape[2], conv.stride, "pad", conv.padding, has_bias=bias is not None)
     return _filled(copy, weight, bias)
+
+
+def _four_times(bias: Array | None) -> Array | None:
+    return None if bias is None else np.tile(bias, 4)
 
 
 def _conv(weight: Array, bias: Array | None, stride: int = 1, padding: str = "zeros") -> nn.Conv2d:

@@ -37,15 +37,15 @@ class FineForm(nn.Cell):
         gathered = fine.cell > 1  # then the pixels of each 2x2 cell are channels
         self.gather = Gather() if gathered else nn.Identity()
         self.head = convolution(phase_major(head, 1) if gathered else head, fine.head.bias.asnumpy())
-        self.firsts = nn.CellList([plain(block.first) for block in fine.body])
+        self.firsts = nn.CellList([plain(block.first, block.first.bias.asnumpy()) for block in fine.body])
         self.seconds = nn.CellList([_scaled(block.second) for block in fine.body])
         self.ups = nn.SequentialCell(
-            _to_phases(fine.up1),
+            _shuffled(fine.up1),
             activation(fine.activation),
             Interleave(),
-            _to_phases(fine.up2),
+            _shuffled(fine.up2),
             activation(fine.activation),
-            on_phases(fine.tail),
+            on_phases(fine.tail, fine.tail.bias.asnumpy()),
             InterleaveFirst(),
         )
         self.enlarge = EnlargeFirst(fine.times)
@@ -88,6 +88,6 @@ def _scaled(conv: nn.Conv2d) -> nn.Cell:
     return convolution(factor * conv.weight.asnumpy(), factor * conv.bias.asnumpy())
 
 
-def _to_phases(conv: nn.Conv2d) -> nn.Cell:
+def _shuffled(conv: nn.Conv2d) -> nn.Cell:
     """The convolution in front of a pixel shuffle, its channels phase-major."""
     return convolution(phase_major(conv.weight.asnumpy()), phase_major(conv.bias.asnumpy()))

@@ -41,6 +41,28 @@ def phase_kernel(weight: Array) -> Array:
     return kernel.reshape(4 * outputs, 4 * inputs, 2 * reach + 1, 2 * reach + 1)
 
 
+def to_phases_kernel(weight: Array) -> Array:
+    """(out, in, k, k) of a stride-1 convolution -> (4 out, in, k+1, k+1), which with stride 2 gives its phases."""
+    outputs, inputs, size, _ = weight.shape
+    kernel = np.zeros((4, outputs, inputs, size + 1, size + 1), np.float32)
+    for phase, (down, right) in enumerate(PHASES):
+        kernel[phase, :, :, down : down + size, right : right + size] = weight
+    return kernel.reshape(4 * outputs, inputs, size + 1, size + 1)
+
+
+def from_phases_kernel(weight: Array) -> Array:
+    """(out, in, 3, 3) of a stride-2 convolution, padding 1 -> (out, 4 in, 2, 2) of stride 1, which reads phases.
+
+    out[i] = w[0] x[2i-1] + w[1] x[2i] + w[2] x[2i+1]: the cells i-1 and i, so padding is above and on the left alone.
+    """
+    outputs, inputs = weight.shape[:2]
+    kernel = np.zeros((outputs, 4, inputs, 2, 2), np.float32)
+    for y, x in np.ndindex(3, 3):
+        source = PHASES.index(((y + 1) % 2, (x + 1) % 2))
+        kernel[:, source, :, (y + 1) // 2, (x + 1) // 2] = weight[:, :, y, x]
+    return kernel.reshape(outputs, 4 * inputs, 2, 2)
+
+
 def phase_major(array: Array, axis: int = 0) -> Array:
     """Along one axis 4 C channels of PyTorch's pixel shuffle (phases of a channel together) -> phase-major."""
     moved = np.moveaxis(array, axis, 0)

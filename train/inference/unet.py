@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
 
-from train.inference.cells import Interleave, activation, is_subpixel, layer
+from train.inference.cells import Interleave, activation, is_subpixel, layer, plain, subpixel
 from train.networks import InstanceNorm, UNetGenerator
 
 # Of the U-Net, from the outside. At 256x256 Lite is as fast with 3 to 5, slower with 8; each makes the file larger.
@@ -31,16 +31,17 @@ class UNetForm(nn.Cell):
         return ops.tanh(self.ups[0](x))
 
 
-def _level(cells: nn.SequentialCell, subpixel: bool = False) -> list[nn.Cell]:
+def _level(cells: nn.SequentialCell, phases: bool = False) -> list[nn.Cell]:
     """One direction of one level of the U-Net: an activation or none, a convolution, a norm or none."""
     forms: list[nn.Cell] = []
     layers = list(cells)
     for current, following in zip(layers, [*layers[1:], None], strict=True):
         if isinstance(current, (nn.Conv2d, nn.Conv2dTranspose)):
             norm = following if isinstance(following, InstanceNorm) else None
-            phases = subpixel and is_subpixel(current)
-            forms += layer(current, norm, nn.Identity(), phases)
-            forms += [Interleave()] if phases else []
+            if phases and is_subpixel(current):
+                forms += [*layer(current, norm, nn.Identity(), subpixel), Interleave()]
+            else:
+                forms += layer(current, norm, nn.Identity(), plain)
         elif not isinstance(current, InstanceNorm):
             forms.append(activation(current))
     return forms
