@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mindspore as ms
@@ -64,6 +64,18 @@ def read_weights(path: str | Path) -> dict[str, Arrays]:
         raise WeightsError(f"{path}: not a .npz file of weights ({error})") from error
     except ValueError as error:
         raise error if isinstance(error, WeightsError) else WeightsError(f"{path}: {error}") from error
+    return networks
+
+
+def read_parts(paths: Sequence[Path]) -> dict[str, Arrays]:
+    """All networks of several files, of which each may hold a part of a network; no array may come twice."""
+    networks: dict[str, Arrays] = {}
+    for path in paths:
+        for network, arrays in read_weights(path).items():
+            known = networks.setdefault(network, {})
+            if twice := known.keys() & arrays.keys():
+                raise WeightsError(f"{path}: has {network}.{min(twice)}, which an earlier file has, too")
+            known |= arrays
     return networks
 
 
