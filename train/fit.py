@@ -25,7 +25,7 @@ from tqdm import tqdm
 from h2a_batch.files import hold, replacing, sha256_of
 from train import checkpoint, report
 from train.config import Config, read_config
-from train.cyclegan import CycleGAN, Weights
+from train.cyclegan import CycleGAN
 from train.data import POOLS, Array, batches, fixed_pictures, random_of
 from train.distill import Distillation
 from train.errors import TrainError
@@ -109,18 +109,8 @@ def wanted_pictures(config: Config) -> Config:
 
 def build(config: Config, workers: Workers = ALONE) -> CycleGAN:
     """The networks, freshly initialised from the seed, or from the weights that the config starts from."""
-    weights = Weights(config.gan, config.cycle, config.identity)
     try:
-        model = CycleGAN(
-            config.generator,
-            config.generator_options,
-            config.d_width,
-            config.beta1,
-            weights,
-            config.d_scales,
-            config.diffaugment,
-            workers,
-        )
+        model = CycleGAN(config, workers)
     except (ValueError, TypeError) as error:
         raise TrainError(f"generator {config.generator!r} with {config.generator_options}: {error}") from error
     if config.size % (stride := total_stride(model.g_ab)):
