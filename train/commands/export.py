@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from train.config import JOINED
 from train.errors import TrainError
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ else:
 
 SUMMARY = "weights to a verified MINDIR and its card, and to ONNX"
 
-JOINED = "coarse-to-fine"
 # The networks of `fit`: the average that a direction has, and the last iterate.
 NETWORKS = {"a2b": ("ema", "gab"), "b2a": ("ema_ba", "gba")}
 
