@@ -13,6 +13,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Uniform
 
 from train.networks.generators import CoarseGenerator
+from train.networks.layers import LeakyReLU, SameConv2d
 
 TIMES = (2, 4)
 RESIDUAL = 0.2  # what a block adds is multiplied by it: EDSR section 3.3, there 0.1 for wider layers
@@ -50,7 +51,7 @@ class FineGenerator(nn.Cell):
         self.up1 = fine_conv(channels, 4 * middle)
         self.up2 = fine_conv(middle, 4 * last)
         self.tail = fine_conv(last, 3)
-        self.activation = nn.LeakyReLU(SLOPE)
+        self.activation = LeakyReLU(SLOPE)
 
     def construct(self, x: Tensor) -> Tensor:
         cells = x if self.cell == 1 else ops.pixel_unshuffle(x, self.cell)
@@ -89,4 +90,4 @@ def fine_conv(inputs: int, outputs: int) -> nn.Conv2d:
     # PyTorch's default, unlike the other networks: with their Normal(0, 0.02) a norm has to set the scale right.
     bound = 1 / sqrt(9 * inputs)
     start = {"weight_init": HeUniform(sqrt(5)), "bias_init": Uniform(bound)}
-    return nn.Conv2d(inputs, outputs, 3, 1, "pad", 1, has_bias=True, **start)
+    return SameConv2d(inputs, outputs, start=start)

@@ -142,11 +142,12 @@ class ReflectOutputConv2d(ReflectConv2d):
 class SameConv2d(nn.Conv2d):
     """A 3x3 convolution of stride 1, zero-padded: (N, i, H, W) -> (N, o, H, W), in training in a faster form.
 
-    `normed`: a norm follows, which takes the bias away again, so that training leaves it out.
+    `start`: the initial weights, if not those of all others. `normed`: a norm follows, which takes the bias away again,
+    so that training leaves it out.
     """
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
-        super().__init__(inputs, outputs, 3, 1, "pad", 1, has_bias=bias, **initial())
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, start: dict[str, object] | None = None) -> None:
+        super().__init__(inputs, outputs, 3, 1, "pad", 1, has_bias=bias, **(start or initial()))
         self.fast = Conv3x3(inputs, outputs)
         self.normed = False
 
@@ -155,6 +156,15 @@ class SameConv2d(nn.Conv2d):
             return super().construct(x)
         y = self.fast(x, self.weight)
         return self.bias_add(y, self.bias) if self.has_bias and not self.normed else y
+
+
+class LeakyReLU(nn.LeakyReLU):
+    """x where it is above 0, `alpha` x elsewhere; in training as a sum, since the gradient of a maximum is slow."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return ops.leaky_relu(x, self.alpha)
+        return self.alpha * x + (1 - self.alpha) * ops.relu(x)
 
 
 def output_conv2d(inputs: int, outputs: int, kernel: int, padding: str) -> nn.Conv2d:
