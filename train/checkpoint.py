@@ -22,13 +22,14 @@ from h2a_batch.files import replacing
 from train.cyclegan import CycleGAN
 from train.distill import Distillation
 from train.errors import TrainError
+from train.fine import FineTraining
 from train.models import Model
 from train.parallel import ALONE, Workers
 from train.weights import load_network, network_arrays, read_weights
 
 CHECKPOINT, WEIGHTS = "checkpoint.npz", "weights.npz"
 AVERAGES = {"ema": "gab", "ema_ba": "gba"}  # and the generators that they average
-NETWORKS = ("gab", "gba", "da", "db", "ema", "ema_ba", "dab", "adapt")  # of CycleGAN, then what a distillation adds
+NETWORKS = ("gab", "gba", "da", "db", "ema", "ema_ba", "dab", "adapt", "pb")  # of CycleGAN, then what others add
 
 
 def save(folder: Path, model: Model, step: int, workers: Workers = ALONE) -> None:
@@ -78,7 +79,7 @@ def load(folder: Path, model: Model, workers: Workers = ALONE) -> int:
     return step
 
 
-def start_from(path: Path, model: CycleGAN | Distillation) -> list[str]:
+def start_from(path: Path, model: CycleGAN | Distillation | FineTraining) -> list[str]:
     """The model's networks that a weights file has, by name; those of the other kind of training are left alone.
 
     A generator that the file lacks starts as its average there, an average that it lacks as its generator.

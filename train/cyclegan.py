@@ -1,15 +1,17 @@
-"""CycleGAN (arXiv 1703.10593): its losses, the pool of generated images, and one training step as compiled functions.
+"""CycleGAN (arXiv 1703.10593): the pool of generated images, and one training step as compiled functions.
 
 X is the domain A (faces), Y the domain B (anime); G = G_AB, F = G_BA. Pictures are (N, 3, H, W) float32 in [-1, 1],
 scores of the discriminators (N, 1, h, w) without sigmoid. Equation numbers are the paper's.
 
-Two additions, off unless asked for: discriminators of several scales (pix2pixHD, arXiv 1711.11585, section 3.2), which
-see more of a face than 70x70 pixels, and DiffAugment (`train.diffaugment`), for sets of few pictures.
+The loss of the generators is a sum of named terms times factors (`train.schedule`). Beyond the paper's, off unless asked
+for: own structure and own colour (`train.structure`), and noise on what goes back round the cycle, so that it cannot
+carry a hidden copy of the picture (arXiv 1712.02950). Discriminators may be of several scales (pix2pixHD, arXiv
+1711.11585, section 3.2), which see more of a face than 70x70 pixels, and see all pictures augmented (`train.diffaugment`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -17,49 +19,19 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from numpy.typing import NDArray
 
+from train.config import Config
 from train.diffaugment import Draw, augment, draw
+from train.losses import l1, luminance, over_scales
 from train.networks import PatchDiscriminator, build_generator
 from train.parallel import ALONE, Workers
+from train.structure import own_colour, own_structure
 
 Array = NDArray[np.float32]
 Compiled = Callable[..., tuple[Tensor, ...]]
 
-GENERATOR_LOSSES = ("gan_ab", "gan_ba", "cycle_a", "cycle_b", "identity_a", "identity_b", "luminance")
+PAPER_LOSSES = ("gan_ab", "gan_ba", "cycle_a", "cycle_b", "identity_a", "identity_b", "luminance")
+GENERATOR_LOSSES = (*PAPER_LOSSES, "structure_a", "structure_b", "colour")
 DISCRIMINATOR_LOSSES = ("d_a", "d_b")
-LUMINANCE_CELL = 16
-
-
-def lsgan(score: Tensor, target: float) -> Tensor:
-    """Least squares (section 4, "Training details"; arXiv 1611.04076): E[(D - target)^2]."""
-    return ops.mean(ops.square(score - target))
-
-
-def vanilla(score: Tensor, target: float) -> Tensor:
-    """Equation 1, as the cross entropy with sigmoid(score), in the form that cannot overflow."""
-    return ops.mean(ops.relu(score) - target * score + ops.log(1.0 + ops.exp(-ops.abs(score))))
-
-
-def l1(a: Tensor, b: Tensor) -> Tensor:
-    """E[|a - b|], the norm of the cycle and identity losses."""
-    return ops.mean(ops.abs(a - b))
-
-
-def luminance(x: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, 1, H / 16, W / 16): the mean of all channels over cells of 16x16 pixels."""
-    return ops.avg_pool2d(ops.mean(x, 1, True), LUMINANCE_CELL, LUMINANCE_CELL)
-
-
-GAN_LOSSES = {"lsgan": lsgan, "vanilla": vanilla}
-
-
-def over_scales(gan: str, discriminators: tuple[nn.Cell, ...], x: Tensor, target: float) -> Tensor:
-    """The GAN loss summed over discriminators, each seeing (N, C, H, W) at half the size of the one before."""
-    loss, total = GAN_LOSSES[gan], ops.zeros((), ms.float32)
-    for scale, discriminator in enumerate(discriminators):
-        if scale > 0:
-            x = ops.avg_pool2d(x, 2, 2)
-        total = total + loss(discriminator(x), target)
-    return total
 
 
 def by_scale(name: str, discriminators: tuple[nn.Cell, ...]) -> dict[str, nn.Cell]:
@@ -68,45 +40,33 @@ def by_scale(name: str, discriminators: tuple[nn.Cell, ...]) -> dict[str, nn.Cel
 
 
 @dataclass(frozen=True)
-class Weights:
-    """The factors of the loss terms; the adversarial ones have 1."""
+class Options:
+    """What of a Config the compiled functions read, which cannot read the Config itself."""
 
-    gan: str = "lsgan"
-    cycle: float = 10.0
-    identity: float = 5.0
+    gan: str
+    cycle_noise: float
+    identity_share: float
+    luminance_cell: int
 
 
 class CycleGAN:
-    """The networks, the moving averages of the generators, two optimizers, and the compiled steps over them.
+    """The networks, the moving averages of the generators, the optimizers, and the compiled steps over them."""
 
-    `d_scales` discriminators a domain, each at half the size of the one before; `policy`: of `train.diffaugment`.
-    """
-
-    def __init__(
-        self,
-        generator: str,
-        options: dict[str, object],
-        d_width: int,
-        beta1: float,
-        weights: Weights,
-        d_scales: int = 1,
-        policy: str = "",
-        workers: Workers = ALONE,
-    ) -> None:
-        self.weights = weights
-        self.workers = workers
-        self.policy = policy
-        self.g_ab, self.g_ba = (build_generator(generator, **options) for _ in "ab")
-        self.d_a, self.d_b = (tuple(PatchDiscriminator(d_width) for _ in range(d_scales)) for _ in "ab")
-        self.ema_ab, self.ema_ba = (build_generator(generator, **options) for _ in "ab")
+    def __init__(self, config: Config, workers: Workers = ALONE) -> None:
+        self.options = Options(config.gan, config.cycle_noise, config.identity_share, config.luminance_cell)
+        self.policy, self.workers = config.diffaugment, workers
+        generators = [build_generator(config.generator, **config.generator_options) for _ in range(4)]
+        self.g_ab, self.g_ba, self.ema_ab, self.ema_ba = generators
+        widths = (config.d_width_a or config.d_width, config.d_width)
+        self.d_a, self.d_b = (tuple(PatchDiscriminator(width) for _ in range(config.d_scales)) for width in widths)
         for name, cell in self.networks().items():
             cell.update_parameters_name(f"{name}.")
             cell.set_train(not name.startswith("ema"))
-        self.g_parameters = ParameterTuple([*self.g_ab.trainable_params(), *self.g_ba.trainable_params()])
-        self.d_parameters = ParameterTuple([p for d in (*self.d_a, *self.d_b) for p in d.trainable_params()])
-        self.ema_parameters = ParameterTuple([*self.ema_ab.trainable_params(), *self.ema_ba.trainable_params()])
-        self.g_optimizer = nn.Adam(self.g_parameters, 1e-4, beta1)
-        self.d_optimizer = nn.Adam(self.d_parameters, 1e-4, beta1)
+        self.g_parameters = trainable(self.g_ab, self.g_ba)
+        self.d_parameters = trainable(*self.d_a, *self.d_b)
+        self.ema_parameters = trainable(self.ema_ab, self.ema_ba)
+        self.g_optimizer = nn.Adam(self.g_parameters, 1e-4, config.beta1, config.beta2)
+        self.d_optimizer = nn.Adam(self.d_parameters, 1e-4, config.beta1, config.beta2)
         self._average = Average(self.ema_parameters, self.g_parameters)
         self._compiled: dict[object, Compiled] = {}
         self.restart_average()
@@ -116,59 +76,77 @@ class CycleGAN:
         scales = {**by_scale("da", self.d_a), **by_scale("db", self.d_b)}
         return {"gab": self.g_ab, "gba": self.g_ba, **scales, "ema": self.ema_ab, "ema_ba": self.ema_ba}
 
-    def adversarial(self, discriminators: tuple[nn.Cell, ...], x: Tensor, target: float, drawn: Draw = ()) -> Tensor:
+    def adversarial(self, discriminators: tuple[nn.Cell, ...], seen: Tensor, target: float | Tensor) -> Tensor:
         """The GAN loss of pictures that are to be taken for `target` (1 real, 0 generated), summed over the scales."""
-        return over_scales(self.weights.gan, discriminators, augment(x, drawn), target)
+        return over_scales(self.options.gan, discriminators, seen, target)
 
     def generator_loss(
-        self, x: Tensor, y: Tensor, gray: Tensor, identity: bool, light: bool, *drawn: Tensor
+        self, wanted: tuple[str, ...], x: Tensor, y: Tensor, factors: Tensor, *drawn: Tensor
     ) -> tuple[Tensor, ...]:
-        """Equation 3 for G and F, with the identity loss of section 5.2 ("photo generation from paintings").
+        """Equation 3 for G and F: the sum of the terms `wanted`, of GENERATOR_LOSSES in their order, times `factors`.
 
-        `drawn`: the augmentation of G(x), then that of F(y). Returns the total, GENERATOR_LOSSES in their order (terms
-        before their factors), then G(x) and F(y).
+        `factors`: (terms,). `drawn`: the augmentations of G(x) and F(y), after the noise on them, if any. Returns the
+        total, the terms, then G(x) and F(y).
         """
-        zero, half = ops.zeros((), ms.float32), len(drawn) // 2
-        identity_a = identity_b = tone = zero
-        if identity:  # G(x) and G(y) in one pass: instance norm keeps pictures apart
-            n = x.shape[0]
-            both_b, both_a = self.g_ab(ops.concat((x, y))), self.g_ba(ops.concat((y, x)))
-            fake_b, fake_a = both_b[:n], both_a[:n]
-            identity_b, identity_a = l1(both_b[n:], y), l1(both_a[n:], x)  # E|G(y) - y|, E|F(x) - x|
-        else:
-            fake_b, fake_a = self.g_ab(x), self.g_ba(y)
-        gan_ab = self.adversarial(self.d_b, fake_b, 1.0, drawn[:half])  # equation 1: G and F to fool D
-        gan_ba = self.adversarial(self.d_a, fake_a, 1.0, drawn[half:])
-        cycle_a, cycle_b = l1(self.g_ba(fake_b), x), l1(self.g_ab(fake_a), y)  # equation 2: F(G(x)) = x, G(F(y)) = y
-        if light:
-            tone = l1(luminance(fake_b), luminance(x)) + l1(luminance(fake_a), luminance(y))
-        w = self.weights
-        total = gan_ab + gan_ba + w.cycle * (cycle_a + cycle_b) + w.identity * (identity_a + identity_b) + gray * tone
-        return total, gan_ab, gan_ba, cycle_a, cycle_b, identity_a, identity_b, tone, fake_b, fake_a
+        options = self.options
+        noise, drawn = (drawn[:2], drawn[2:]) if options.cycle_noise else ((), drawn)
+        half = len(drawn) // 2
+        few = max(1, int(x.shape[0] * options.identity_share)) if "identity_a" in wanted else 0
+        fake_b, same_b = together(self.g_ab, x, y, few)
+        fake_a, same_a = together(self.g_ba, y, x, few)
+        seen_b, seen_a = augment(fake_b, drawn[:half]), augment(fake_a, drawn[half:])
+        # Equation 1, G and F are to fool D; then equation 2, F(G(x)) = x and G(F(y)) = y.
+        terms = (self.adversarial(self.d_b, seen_b, 1.0), self.adversarial(self.d_a, seen_a, 1.0))
+        if "cycle_a" in wanted:
+            terms = (*terms, l1(self.g_ba(fake_b + noise[0] if noise else fake_b), x))
+        if "cycle_b" in wanted:
+            terms = (*terms, l1(self.g_ab(fake_a + noise[1] if noise else fake_a), y))
+        if few:  # section 5.2, "photo generation from paintings"
+            terms = (*terms, l1(same_a, x[:few]), l1(same_b, y[:few]))
+        if "luminance" in wanted:
+            a, b, made_b, made_a = (luminance(v, options.luminance_cell) for v in (x, y, fake_b, fake_a))
+            terms = (*terms, l1(made_b, a) + l1(made_a, b))
+        if "structure_a" in wanted:
+            terms = (*terms, 1.0 - own_structure(fake_b, x))
+        if "structure_b" in wanted:
+            terms = (*terms, 1.0 - own_structure(fake_a, y))
+        if "colour" in wanted:
+            terms = (*terms, 1.0 - own_colour(fake_b, x))
+        return (ops.sum(factors * ops.stack(terms)), *terms, fake_b, fake_a)
 
     def discriminator_loss(
         self, x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor, *drawn: Tensor
     ) -> tuple[Tensor, ...]:
         """Equation 1 for D_X and D_Y, halved (section 4): the total, then DISCRIMINATOR_LOSSES.
 
-        `drawn`: the augmentations of x, y, fake_a and fake_b, one after the other.
+        `drawn`: the augmentations of real and generated faces, joined, then those of anime.
         """
-        n = len(drawn) // 4
-        d_a = self.adversarial(self.d_a, x, 1.0, drawn[:n])
-        d_a = d_a + self.adversarial(self.d_a, fake_a, 0.0, drawn[2 * n : 3 * n])
-        d_b = self.adversarial(self.d_b, y, 1.0, drawn[n : 2 * n])
-        d_b = d_b + self.adversarial(self.d_b, fake_b, 0.0, drawn[3 * n :])
-        return 0.5 * (d_a + d_b), 0.5 * d_a, 0.5 * d_b
+        half, n = len(drawn) // 2, x.shape[0]
+        # In one pass, whose mean over both is the half of their sum.
+        targets = ops.concat((ops.ones((n, 1, 1, 1), ms.float32), ops.zeros((n, 1, 1, 1), ms.float32)))
+        d_a = self.adversarial(self.d_a, augment(ops.concat((x, fake_a)), drawn[:half]), targets)
+        d_b = self.adversarial(self.d_b, augment(ops.concat((y, fake_b)), drawn[half:]), targets)
+        return d_a + d_b, d_a, d_b
 
     def train_generators(
-        self, x: Array, y: Array, rate: float, identity: bool, gray: float, *, random: np.random.Generator
+        self, x: Array, y: Array, rate: float, factors: Mapping[str, float], *, random: np.random.Generator
     ) -> tuple[dict[str, float], Array, Array]:
-        """One Adam step of G and F: their losses by name, then G(x) and F(y) of before the step."""
-        step = self._generator_step(identity, gray > 0)
+        """One Adam step of G and F: their losses by name, then G(x) and F(y) of before the step.
+
+        `factors`: of the terms, by their names in GENERATOR_LOSSES; the adversarial ones have 1. A term without a
+        factor, or with 0, is not computed.
+        """
+        factors = {"gan_ab": 1.0, "gan_ba": 1.0, **factors}
+        wanted = tuple(name for name in GENERATOR_LOSSES if factors.get(name))
         drawn = self._drawn((x, y), random)
-        values = step(Tensor(rate, ms.float32), Tensor(x), Tensor(y), Tensor(gray, ms.float32), *drawn)
-        _, *terms, fake_b, fake_a = values
-        losses = {name: float(term) for name, term in zip(GENERATOR_LOSSES, terms, strict=True)}
+        if self.options.cycle_noise:
+            noise = (random.standard_normal(v.shape, np.float32) * np.float32(self.options.cycle_noise) for v in (x, y))
+            drawn = (*map(Tensor, noise), *drawn)
+        numbers = Tensor([factors[name] for name in wanted], ms.float32)
+        step = self._generator_step(wanted)
+        _, *values = step(Tensor(rate, ms.float32), Tensor(x), Tensor(y), numbers, *drawn)
+        losses = {name: float(value) for name, value in zip(wanted, values, strict=False)}
+        fake_b, fake_a = values[len(wanted) :]
         return losses, fake_b.asnumpy(), fake_a.asnumpy()
 
     def train_discriminators(
@@ -176,7 +154,7 @@ class CycleGAN:
     ) -> dict[str, float]:
         """One Adam step of D_X and D_Y: their losses by name."""
         pictures = (x, y, fake_a, fake_b)
-        drawn = self._drawn(pictures, random)
+        drawn = self._drawn((np.concatenate((x, fake_a)), np.concatenate((y, fake_b))), random)
         _, *terms = self._discriminator_step()(Tensor(rate, ms.float32), *map(Tensor, pictures), *drawn)
         return {name: float(term) for name, term in zip(DISCRIMINATOR_LOSSES, terms, strict=True)}
 
@@ -192,15 +170,14 @@ class CycleGAN:
         """The averages start as the generators are."""
         self._average.restart()
 
-    def _generator_step(self, identity: bool, light: bool) -> Compiled:
-        key = ("g", identity, light)
-        if key not in self._compiled:
+    def _generator_step(self, wanted: tuple[str, ...]) -> Compiled:
+        if wanted not in self._compiled:
 
-            def loss(x: Tensor, y: Tensor, gray: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
-                return self.generator_loss(x, y, gray, identity, light, *drawn)
+            def loss(x: Tensor, y: Tensor, factors: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
+                return self.generator_loss(wanted, x, y, factors, *drawn)
 
-            self._compiled[key] = compiled_step(loss, self.g_optimizer, self.g_parameters, self.workers)
-        return self._compiled[key]
+            self._compiled[wanted] = compiled_step(loss, self.g_optimizer, self.g_parameters, self.workers)
+        return self._compiled[wanted]
 
     def _discriminator_step(self) -> Compiled:
         if "d" not in self._compiled:
@@ -210,6 +187,27 @@ class CycleGAN:
 
             self._compiled["d"] = compiled_step(loss, self.d_optimizer, self.d_parameters, self.workers)
         return self._compiled["d"]
+
+
+def generator_losses(config: Config) -> tuple[str, ...]:
+    """The terms that a run of this config may have: the paper's, and those that are asked for."""
+    asked = {"structure_a": config.own_structure, "structure_b": config.own_structure, "colour": config.own_colour}
+    return (*PAPER_LOSSES, *(name for name, value in asked.items() if value))
+
+
+def trainable(*cells: nn.Cell) -> ParameterTuple:
+    """The parameters of the cells that a step changes."""
+    return ParameterTuple([parameter for cell in cells for parameter in cell.trainable_params()])
+
+
+def together(generator: nn.Cell, own: Tensor, others: Tensor, few: int) -> tuple[Tensor, Tensor]:
+    """The generator's pictures of its own domain, and of the first `few` of the other, for the identity loss."""
+    if not few:
+        made = generator(own)
+        return made, made
+    # In one pass: instance norm keeps pictures apart.
+    made = generator(ops.concat((own, others[:few])))
+    return made[: own.shape[0]], made[own.shape[0] :]
 
 
 def compiled_step(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from train.augmentation import affine, draw_affine, jitter
 from train.config import Config
 from train.errors import TrainError
 from train.parallel import ALONE, Workers
@@ -40,11 +41,13 @@ class Domain:
         if not self.files:
             raise TrainError(f"{folder}: no pictures there")
         self.config = config
+        self.affine = config.affine_a if stream == A else config.affine_b
+        self.jitter = config.jitter_a if stream == A else {}
         self.stream = stream
         self.workers = workers
 
     def batch(self, step: int) -> Array:
-        """Of this step (from 1): every picture comes once in an epoch, cropped, resized and flipped at random.
+        """Of this step (from 1): every picture comes once in an epoch, augmented at random as the config says.
 
         An epoch is shared by all workers; `config.batch` is the count of each.
         """
@@ -69,6 +72,16 @@ class Domain:
 
     def _augmented(self, file: Path, random: np.random.Generator) -> Array:
         image, size = _read(file), self.config.size
+        if self.affine:
+            whole = to_array(image.resize((size, size), Image.Resampling.BOX))
+            x = affine(whole, draw_affine(self.affine, self.config.flip, random))
+        else:
+            x = to_array(self._crop(image, random))
+        return jitter(x, self.jitter, random) if self.jitter else x
+
+    def _crop(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
+        """A part of the picture, resized to the whole and flipped, each at random."""
+        size = self.config.size
         share = random.uniform(self.config.smallest_crop, 1)
         width, height = share * image.width, share * image.height
         left, top = random.uniform(0, image.width - width), random.uniform(0, image.height - height)
@@ -76,7 +89,7 @@ class Domain:
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
         if random.random() < self.config.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return to_array(image)
+        return image
 
 
 def domains(config: Config, workers: Workers = ALONE) -> tuple[Domain, Domain]:

@@ -20,9 +20,10 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
 from train.config import Config
-from train.cyclegan import Average, ImagePool, by_scale, compiled_step, l1, over_scales
+from train.cyclegan import Average, ImagePool, by_scale, compiled_step
 from train.diffaugment import Draw, augment, draw
 from train.errors import TrainError
+from train.losses import l1, over_scales
 from train.models import Array, Losses, translated
 from train.networks import PatchDiscriminator, ResidualBlock, build_generator, total_stride
 from train.parallel import ALONE, Workers

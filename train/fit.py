@@ -24,16 +24,17 @@ from tqdm import tqdm
 
 from h2a_batch.files import hold, replacing, sha256_of
 from train import checkpoint, report
-from train.config import Config, read_config
-from train.cyclegan import CycleGAN, Weights
+from train.config import FINE, Config, read_config
+from train.cyclegan import CycleGAN
 from train.data import POOLS, Array, batches, fixed_pictures, random_of
 from train.distill import Distillation
 from train.errors import TrainError
+from train.fine import FineTraining
 from train.models import Model, Unpaired
 from train.networks import total_stride
 from train.parallel import ALONE, Workers
 
-Networks = TypeVar("Networks", CycleGAN, Distillation)
+Networks = TypeVar("Networks", CycleGAN, Distillation, FineTraining)
 
 CONSTANT = 0.01  # standard deviation of a picture in [-1, 1] below which it shows nothing
 CERTAIN = 1e-5  # loss of the discriminators below which the generators learn nothing
@@ -86,7 +87,9 @@ def agreed(
 
 
 def model_of(config: Config, workers: Workers = ALONE) -> Model:
-    """CycleGAN or, where there is a teacher, a distillation, each as `build` says."""
+    """CycleGAN as `build` says; where there is a teacher, a distillation; for the fine half, that one's own."""
+    if config.generator == FINE:
+        return started(config, FineTraining(config, workers), workers)
     if config.teacher:
         return started(config, Distillation(config, workers), workers)
     return Unpaired(config, build(config, workers))
@@ -102,25 +105,20 @@ def started(config: Config, model: Networks, workers: Workers) -> Networks:
 
 
 def wanted_pictures(config: Config) -> Config:
-    """A distillation from nothing but the teacher's pictures reads faces alone: there may be no domain B."""
+    """A distillation from nothing but the teacher's pictures reads faces alone: there may be no domain B.
+
+    The fine half by itself reads anime alone.
+    """
+    if config.generator == FINE and not config.coarse:
+        return dataclasses.replace(config, domain_a=config.domain_b)
     faces = bool(config.teacher) and config.reals == "teacher"
     return dataclasses.replace(config, domain_b=config.domain_a) if faces else config
 
 
 def build(config: Config, workers: Workers = ALONE) -> CycleGAN:
     """The networks, freshly initialised from the seed, or from the weights that the config starts from."""
-    weights = Weights(config.gan, config.cycle, config.identity)
     try:
-        model = CycleGAN(
-            config.generator,
-            config.generator_options,
-            config.d_width,
-            config.beta1,
-            weights,
-            config.d_scales,
-            config.diffaugment,
-            workers,
-        )
+        model = CycleGAN(config, workers)
     except (ValueError, TypeError) as error:
         raise TrainError(f"generator {config.generator!r} with {config.generator_options}: {error}") from error
     if config.size % (stride := total_stride(model.g_ab)):
@@ -135,6 +133,8 @@ def open_run(config: Config, out: Path, model: Model, resume: bool, workers: Wor
     about: dict[str, object] = {"seed": config.seed, "workers": workers.size, **checkpoint.versions()}
     if config.teacher:
         about["teacher_sha256"] = sha256_of(Path(config.teacher))
+    if config.coarse:
+        about["coarse_sha256"] = sha256_of(Path(config.coarse))
     done = resumed(config, out, model, about, workers) if resume else 0
     if not workers.leads:
         return done
@@ -152,9 +152,9 @@ def open_run(config: Config, out: Path, model: Model, resume: bool, workers: Wor
 def resumed(config: Config, out: Path, model: Model, about: dict[str, object], workers: Workers) -> int:
     """Loads the run's checkpoint and tells what differs from the run that was; returns the last step that is done."""
     old = read_config(out / "config.toml")
-    if bool(old.teacher) != bool(config.teacher):
-        kinds = ("CycleGAN, without a teacher", f"a distillation, from --teacher {old.teacher}")
-        raise TrainError(f"{out}: is a run of {kinds[bool(old.teacher)]}; resume it as that, or choose another --out")
+    if kind(old) != kind(config):
+        was = f"{kind(old)} {old.teacher}".strip()
+        raise TrainError(f"{out}: is a run of {was}; resume it as that, or choose another --out")
     done = checkpoint.load(out, model, workers)
     if not workers.leads:
         return done
@@ -166,6 +166,13 @@ def resumed(config: Config, out: Path, model: Model, about: dict[str, object], w
         if value != getattr(old, name):
             tqdm.write(f"resumed with {name} = {value!r} (was {getattr(old, name)!r})")
     return done
+
+
+def kind(config: Config) -> str:
+    """What a run of this config is, in words; runs of two kinds do not go on from one another."""
+    if config.generator == FINE:
+        return "the fine half"
+    return "a distillation, from --teacher" if config.teacher else "CycleGAN, without a teacher"
 
 
 class Watch:

@@ -80,7 +80,7 @@ MOVED = {
 
 # Same inputs and attributes in both versions. The last line computes nothing: it passes values and their order on.
 UNCHANGED = frozenset(
-    "Add Conv2D Conv2DTranspose Maximum Minimum Mul ReLU Reshape Rsqrt Square Sub Tanh Transpose "
+    "Add Conv2D Conv2DTranspose Maximum Minimum Mul PReLU ReLU Reshape Rsqrt Square Sub Tanh Transpose "
     "Depend Load MakeTuple TupleGetItem UpdateState".split()
 )
 

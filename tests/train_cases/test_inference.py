@@ -13,7 +13,7 @@ from train_support import Array, forward, shake
 from train.errors import TrainError
 from train.export import mindir_bytes, synthetic_pictures
 from train.inference import inference_form, phase_kernel, subpixel_kernel
-from train.inference.kernels import enlarging_matrix, from_phases_kernel, to_phases_kernel
+from train.inference.kernels import from_phases_kernel, to_phases_kernel
 from train.lite import run_on_lite
 from train.networks import (
     CoarseGenerator,
@@ -102,14 +102,6 @@ def test_a_strided_convolution_reads_phases() -> None:
     weight = numbers.normal(size=(2, 3, 3, 3)).astype(np.float32)
     expected = convolve(interleave(phases), weight, 2)
     np.testing.assert_allclose(convolve(phases, from_phases_kernel(weight), 1, (1, 0, 1, 0)), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize(("length", "times"), [(6, 4), (5, 2), (1, 4)])
-def test_rows_are_enlarged_between_the_centres_of_pixels(length: int, times: int) -> None:
-    row = np.random.default_rng(length).normal(size=length).astype(np.float32)
-    places = (np.arange(times * length) + 0.5) / times - 0.5
-    expected = np.interp(places, np.arange(length), row)  # which repeats the ends
-    np.testing.assert_allclose(row @ enlarging_matrix(length, times), expected, atol=1e-6)
 
 
 def test_a_layer_without_a_rule_is_refused() -> None:

@@ -33,10 +33,10 @@ class Normalised(nn.Cell):
 
 
 class Multiplied(nn.Cell):
-    """Has a MatMul that transposes, and limits from both sides."""
+    """Has a MatMul that transposes, a slope, and limits from both sides."""
 
     def construct(self, x: Tensor) -> Tensor:
-        rows = ops.reshape(x, (-1, x.shape[3]))
+        rows = ops.reshape(ops.PReLU()(x, Tensor([0.2])), (-1, x.shape[3]))
         product = ops.MatMul(transpose_b=True)(rows, ops.tanh(rows[: x.shape[3]]))
         return ops.minimum(ops.maximum(ops.reshape(product, x.shape), Tensor(-0.9)), Tensor(0.9))
 

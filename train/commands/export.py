@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from train.config import JOINED
 from train.errors import TrainError
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ else:
 
 SUMMARY = "weights to a verified MINDIR and its card, and to ONNX"
 
-JOINED = "coarse-to-fine"
 # The networks of `fit`: the average that a direction has, and the last iterate.
 NETWORKS = {"a2b": ("ema", "gab"), "b2a": ("ema_ba", "gba")}
 
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
 
 def chosen_weights(options: argparse.Namespace, kind: str) -> tuple[Arrays, dict[str, Any], str]:
     """The arrays of the card's generator, the card's fields of where they are from, and what there is to say of it."""
-    from train.weights import read_parts
+    from train.weights import read_parts, read_weights
 
     networks = read_parts(options.weights)
     files = ", ".join(map(str, options.weights))
@@ -100,21 +100,12 @@ def chosen_weights(options: argparse.Namespace, kind: str) -> tuple[Arrays, dict
         raise TrainError(f"--fine is for the network {JOINED!r}, and the card's is {kind!r}")
     if halves:
         raise TrainError(f"{files}: {network!r} has both halves already: leave --fine away")
-    name, fine, more = fine_half(options.fine)
-    both = {f"{half}.{layer}": a for half, part in (("coarse", arrays), ("fine", fine)) for layer, a in part.items()}
-    return both, {**origin, "fine": {"network": name, "sha256": digest([options.fine])}}, f"{said}\n{more}"
-
-
-def fine_half(path: Path) -> tuple[str, Arrays, str]:
-    """Name and arrays of the fine half, and what there is to say of it; a file of it alone need not name it."""
-    from train.weights import read_weights
-
-    networks = read_weights(path)
-    if "head" in networks:  # its first layer, where others have the network's name
-        arrays = {f"{first}.{rest}": a for first, part in networks.items() for rest, a in part.items()}
-        return "", arrays, f"the one network of {path}"
-    network, reason = choose_network(str(path), networks, None, None)
-    return network, networks[network], f"network {network} of {path}{reason}"
+    fine = read_weights(options.fine)
+    name, _ = choose_network(str(options.fine), fine, None, None)
+    parts = {"coarse": arrays, "fine": fine[name]}
+    both = {f"{half}.{layer}": array for half, part in parts.items() for layer, array in part.items()}
+    said += f"\nnetwork {name} of {options.fine}, the fine half"
+    return both, {**origin, "fine": {"network": name, "sha256": digest([options.fine])}}, said
 
 
 def digest(files: Sequence[Path]) -> str | list[str]:

@@ -13,7 +13,6 @@ from mindspore import Parameter, Tensor, nn, ops
 from train.errors import TrainError
 from train.inference.kernels import (
     Array,
-    enlarging_matrix,
     from_phases_kernel,
     mean_kernel,
     phase_kernel,
@@ -21,6 +20,7 @@ from train.inference.kernels import (
     to_phases_kernel,
 )
 from train.networks import InstanceNorm, ReflectConv2d, conv2d
+from train.networks.projected import resize_matrix
 
 # A convolution and the bias that it keeps, to a cell on (N, H, W, C).
 Form = Callable[[nn.Cell, Array | None], nn.Cell]
@@ -35,6 +35,23 @@ class ChannelsLast(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return ops.transpose(self.conv(ops.transpose(x, (0, 3, 1, 2))), (0, 2, 3, 1))
+
+
+class Leaky(nn.Cell):
+    """A convolution and a leaky ReLU, both on (N, C, H, W): inside of a ChannelsLast.
+
+    As PReLU with one slope, which is one operator; LeakyReLU is exported as a product and a maximum. Lite takes PReLU
+    for one of (N, C, H, W), and refuses it where transposes say otherwise.
+    """
+
+    def __init__(self, conv: nn.Conv2d, slope: float) -> None:
+        super().__init__()
+        self.conv = conv
+        self.slope = constant(np.full(1, slope, np.float32), "slope")
+        self.prelu = ops.PReLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.prelu(self.conv(x), self.slope)
 
 
 class ChannelsLastNorm(nn.Cell):
@@ -118,7 +135,7 @@ class EnlargeFirst(nn.Cell):
 
 @ops.constexpr
 def _enlarging(length: int, times: int) -> Tensor:
-    return Tensor(enlarging_matrix(length, times))
+    return Tensor(resize_matrix(length, times * length))
 
 
 def layer(conv: nn.Cell, norm: InstanceNorm | None, active: nn.Cell, form: Form) -> list[nn.Cell]:
@@ -168,9 +185,10 @@ def cell_means(size: int) -> nn.Cell:
     return ChannelsLast(_filled(nn.Conv2d(3, 3, size, size, "valid", has_bias=False), mean_kernel(size), None))
 
 
-def convolution(weight: Array, bias: Array | None) -> nn.Cell:
-    """One of stride 1 that keeps the size, zero-padded, with these weights."""
-    return ChannelsLast(_conv(weight, bias))
+def convolution(weight: Array, bias: Array | None, slope: float | None = None) -> nn.Cell:
+    """One of stride 1 that keeps the size, zero-padded, with these weights; with a leaky ReLU where it has a slope."""
+    conv = _conv(weight, bias)
+    return ChannelsLast(conv if slope is None else Leaky(conv, slope))
 
 
 def activation(cell: nn.Cell) -> nn.Cell:

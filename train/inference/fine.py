@@ -11,7 +11,6 @@ from train.inference.cells import (
     Gather,
     Interleave,
     InterleaveFirst,
-    activation,
     cell_means,
     convolution,
     on_phases,
@@ -20,14 +19,14 @@ from train.inference.cells import (
 from train.inference.chain import chain_form
 from train.inference.kernels import phase_major
 from train.networks import CoarseToFine, FineGenerator
-from train.networks.fine import LIMIT, RESIDUAL
+from train.networks.fine import LIMIT, RESIDUAL, SLOPE
 
 
 class FineForm(nn.Cell):
     """`FineGenerator` from (N, h, w, 3) to (N, 3, times h, times w): the result is channels first, as pictures are.
 
     The factor of a block's sum is in its weights. What pixel shuffles spread is kept in phases through the activations,
-    and to the end in the last convolution, which works on phases.
+    and behind the second one to the end: the last convolution works on phases.
     """
 
     def __init__(self, fine: FineGenerator, limit: float) -> None:
@@ -41,10 +40,8 @@ class FineForm(nn.Cell):
         self.seconds = nn.CellList([_scaled(block.second) for block in fine.body])
         self.ups = nn.SequentialCell(
             _shuffled(fine.up1),
-            activation(fine.activation),
             Interleave(),
             _shuffled(fine.up2),
-            activation(fine.activation),
             on_phases(fine.tail, fine.tail.bias.asnumpy()),
             InterleaveFirst(),
         )
@@ -89,5 +86,5 @@ def _scaled(conv: nn.Conv2d) -> nn.Cell:
 
 
 def _shuffled(conv: nn.Conv2d) -> nn.Cell:
-    """The convolution in front of a pixel shuffle, its channels phase-major."""
-    return convolution(phase_major(conv.weight.asnumpy()), phase_major(conv.bias.asnumpy()))
+    """The convolution in front of a pixel shuffle, its channels phase-major, and the leaky ReLU behind that."""
+    return convolution(phase_major(conv.weight.asnumpy()), phase_major(conv.bias.asnumpy()), SLOPE)

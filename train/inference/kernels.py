@@ -73,15 +73,3 @@ def phase_major(array: Array, axis: int = 0) -> Array:
 def mean_kernel(size: int, channels: int = 3) -> Array:
     """(C, C, size, size): with a stride of `size`, each channel's mean over cells of size x size pixels."""
     return np.eye(channels, dtype=np.float32)[..., None, None] / np.full((size, size), size * size, np.float32)
-
-
-def enlarging_matrix(length: int, times: int) -> Array:
-    """(length, times length): row @ matrix is the row, bilinearly enlarged, pixels as squares, its ends repeated."""
-    matrix = np.zeros((length, times * length), np.float32)
-    for target in range(times * length):
-        place = min(max((target + 0.5) / times - 0.5, 0), length - 1)
-        first = min(int(place), length - 2) if length > 1 else 0
-        matrix[first, target] += 1 - (place - first)
-        if length > 1:
-            matrix[first + 1, target] += place - first
-    return matrix
