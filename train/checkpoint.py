@@ -47,9 +47,14 @@ def save(folder: Path, model: Model, step: int, workers: Workers = ALONE) -> Non
     if workers.leads:
         with replacing(folder / CHECKPOINT) as file:
             np.savez(file, about=np.array(json.dumps(about)), **arrays)
-        with replacing(folder / WEIGHTS) as file:  # the parameters' names begin with their network's
-            np.savez(file, **{k: v for cell in model.networks().values() for k, v in network_arrays(cell).items()})
+        save_weights(folder / WEIGHTS, model)
     workers.mean([0.0])
+
+
+def save_weights(path: Path, model: Model) -> None:
+    """Writes the networks alone, as `train.weights` reads them; whole or not at all."""
+    with replacing(path) as file:  # the parameters' names begin with their network's
+        np.savez(file, **{k: v for cell in model.networks().values() for k, v in network_arrays(cell).items()})
 
 
 def load(folder: Path, model: Model, workers: Workers = ALONE) -> int:

@@ -28,7 +28,7 @@ AT_LEAST_1 = (
     *("identity_every", "log_every", "sample_every", "save_every", "collapse_steps", "distill_layers"),
 )
 NOT_NEGATIVE = (
-    *("decay_steps", "pool", "rate", "d_rate", "cycle", "identity", "luminance", "luminance_start"),
+    *("score_every", "decay_steps", "pool", "rate", "d_rate", "cycle", "identity", "luminance", "luminance_start"),
     *("d_width_a", "cycle_start", "cycle_steps", "cycle_b", "cycle_noise", "identity_start", "identity_steps"),
     *("own_structure", "own_colour", "projected", "projected_rate", "warmup_steps", "ema_warmup"),
     *("adversarial", "recon", "distill"),
@@ -125,6 +125,8 @@ class Config:
     log_every: int = 10
     sample_every: int = 500
     save_every: int = 1000
+    score_every: int = 0  # 0: no scores, and no best.npz
+    score_pictures: int = 100  # of each domain
     samples: int = 8
     collapse_steps: int = 300  # ends the run after so many collapsed ones in a row
 
@@ -140,6 +142,7 @@ class Config:
         _require(0 < self.smallest_crop <= 1, "smallest_crop", self, "must be above 0, at most 1")
         for name in SHARES:
             _require(0 <= getattr(self, name) <= 1, name, self, "must be between 0 and 1")
+        _require(self.score_pictures >= 2, "score_pictures", self, "must be 2 or more")
         _require(self.decay_steps <= self.steps, "decay_steps", self, f"must not be more than steps ({self.steps})")
         _require(self.size % 16 == 0, "size", self, "must be divisible by 16")
         _require(self.size % self.luminance_cell == 0, "luminance_cell", self, f"must divide size ({self.size})")
