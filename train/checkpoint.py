@@ -1,8 +1,9 @@
 """Everything that a run is made of in one file, written whole or not at all; and its generators as plain weights.
 
-`checkpoint.npz`: `NETWORK.PARAMETER` for the networks, `g_optimizer.*` and `d_optimizer.*` (moments, powers of beta,
-counters), `pool_*` (workers, pictures, 3, H, W), and `about` (JSON: step, versions, time). Random numbers are functions
-of the seed and the step, so the step is their state. `weights.npz` holds the networks alone, for `train.weights`.
+`checkpoint.npz`: `NETWORK.PARAMETER` for the networks, `g_optimizer.*`, `d_optimizer.*` (moments, powers of beta,
+counters) and what else `optimizers` has, `pool_*` (workers, pictures, 3, H, W), and `about` (JSON: step, versions,
+time). Random numbers are functions of the seed and the step, so the step is their state. `weights.npz` holds the
+networks alone, for `train.weights`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from train.weights import load_network, network_arrays, read_weights
 
 CHECKPOINT, WEIGHTS = "checkpoint.npz", "weights.npz"
 AVERAGES = {"ema": "gab", "ema_ba": "gba"}  # and the generators that they average
-NETWORKS = ("gab", "gba", "da", "db", "ema", "ema_ba", "dab", "adapt", "pb")  # of CycleGAN, then what others add
+NETWORKS = ("gab", "gba", "da", "db", "pb", "ema", "ema_ba", "dab", "adapt")  # the last two of distillations
 
 
 def save(folder: Path, model: Model, step: int, workers: Workers = ALONE) -> None:

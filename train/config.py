@@ -146,6 +146,7 @@ class Config:
         _require(self.decay_steps <= self.steps, "decay_steps", self, f"must not be more than steps ({self.steps})")
         _require(self.size % 16 == 0, "size", self, "must be divisible by 16")
         _require(self.size % self.luminance_cell == 0, "luminance_cell", self, f"must divide size ({self.size})")
+        _require(self.projected_size % 32 == 0, "projected_size", self, "must be divisible by 32")
         own = "own_structure" if self.own_structure else "own_colour"
         if getattr(self, own):
             _require(self.batch >= 2, own, self, "needs a batch of 2 or more, whose mean picture is taken away")
@@ -165,7 +166,7 @@ class Config:
                 pair = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
                 _require(pair and 0 < value[0] <= value[1], name, self, "zoom must be [least, most], above 0")
             else:
-                _require(_is_number(value) and 0 <= value, name, self, f"{key} must be a number, not negative")
+                _require(_is_number(value) and value >= 0, name, self, f"{key} must be a number, not negative")
         _require(table.get("gray", 0) <= 1, name, self, "gray must be between 0 and 1")
 
     def rate_at(self, step: int) -> float:
