@@ -1,7 +1,7 @@
 """PyTorch's side of scripts/bench_train: a plan on the first line of the standard input, then a step for each line.
 
-The same layers, losses and optimizers as `train.cyclegan` and `train.structure` compute, in plain PyTorch float32 (eager),
-with the number of threads of the environment. Answers `{}` where there is no PyTorch.
+The same layers, losses and optimizers as `train.cyclegan` has, in plain PyTorch float32 (eager), on as many threads as
+this process may use cores. Answers `{}` where there is no PyTorch.
 """
 
 from __future__ import annotations
@@ -41,30 +41,44 @@ class Twin:
         self.d_a, self.d_b = ([network(plan[name], torch) for _ in range(plan["scales"])] for name in ("d_a", "d_b"))
         self.g_all = [*self.g_ab.parameters(), *self.g_ba.parameters()]
         self.d_all = [p for d in (*self.d_a, *self.d_b) for p in d.parameters()]
-        self.optimizers = [torch.optim.Adam(p, 1e-6, (0.5, 0.99)) for p in (self.g_all, self.d_all)]
+        self.projected = None
+        if plan["projected"]:
+            from bench_train_projected import Projected
+
+            self.projected = Projected(plan["projected"])
+        self.p_all = list(self.projected.parameters()) if self.projected else []
+        groups = [group for group in (self.g_all, self.d_all, self.p_all) if group]
+        self.optimizers = [torch.optim.Adam(group, 1e-6, (0.5, 0.99)) for group in groups]
         self.x, self.y = (torch.rand(plan["shape"]) * 2 - 1 for _ in "ab")
 
     def step(self) -> Seconds:
         begin = clock()
-        for parameter in self.d_all:
+        for parameter in (*self.d_all, *self.p_all):
             parameter.requires_grad_(False)
-        loss, fake_b, fake_a = self.generator_loss()
+        loss, fake_b, fake_a, features = self.generator_loss()
         forward = clock()
         self.optimizers[0].zero_grad()
         loss.backward()
         backward = clock()
         self.optimizers[0].step()
         stepped = clock()
-        for parameter in self.d_all:
+        for parameter in (*self.d_all, *self.p_all):
             parameter.requires_grad_(True)
         self.optimizers[1].zero_grad()
         self.discriminator_loss(fake_a.detach(), fake_b.detach()).backward()
         self.optimizers[1].step()
+        judged = clock()
         names = ("G forward", "G forward + backward", "G step")
         times = dict(zip(names, (forward - begin, backward - begin, stepped - begin), strict=True))
-        return {**times, "D step": clock() - stepped}
+        times["D step"] = judged - stepped
+        if self.projected:
+            self.optimizers[2].zero_grad()
+            self.projected_loss([feature.detach() for feature in features]).backward()
+            self.optimizers[2].step()
+            times["projected step"] = clock() - judged
+        return times
 
-    def generator_loss(self) -> tuple[Any, Any, Any]:
+    def generator_loss(self) -> tuple[Any, Any, Any, Any]:
         torch, x, y, factors = self.torch, self.x, self.y, self.plan["factors"]
         n, few = len(x), self.plan["few"]
         both_b, both_a = self.g_ab(torch.cat([x, y[:few]])), self.g_ba(torch.cat([y, x[:few]]))
@@ -83,7 +97,18 @@ class Twin:
             loss = loss + factors["structure_b"] * (1 - self.correlation(gray(fake_a), gray(y), 32))
         if factors["colour"]:
             loss = loss + factors["colour"] * (1 - self.correlation(fake_b - gray(fake_b), x - gray(x), 16))
-        return loss, fake_b, fake_a
+        features = None
+        if self.projected:
+            features = self.projected.features(seen_b)
+            loss = loss - factors["projected"] * sum(score.mean() for score in self.projected(features)) / 4
+        return loss, fake_b, fake_a, features
+
+    def projected_loss(self, fake: list[Any]) -> Any:
+        with self.torch.no_grad():
+            real = self.projected.features(self.augment(self.y))
+        relu = self.f.relu
+        loss = sum(relu(1 - score).mean() for score in self.projected(real))
+        return (loss + sum(relu(1 + score).mean() for score in self.projected(fake))) / 4
 
     def discriminator_loss(self, fake_a: Any, fake_b: Any) -> Any:
         loss = 0

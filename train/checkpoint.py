@@ -1,8 +1,9 @@
 """Everything that a run is made of in one file, written whole or not at all; and its generators as plain weights.
 
-`checkpoint.npz`: `NETWORK.PARAMETER` for the networks, `g_optimizer.*` and `d_optimizer.*` (moments, powers of beta,
-counters), `pool_*` (workers, pictures, 3, H, W), and `about` (JSON: step, versions, time). Random numbers are functions
-of the seed and the step, so the step is their state. `weights.npz` holds the networks alone, for `train.weights`.
+`checkpoint.npz`: `NETWORK.PARAMETER` for the networks, `g_optimizer.*`, `d_optimizer.*` (moments, powers of beta,
+counters) and what else `optimizers` has, `pool_*` (workers, pictures, 3, H, W), and `about` (JSON: step, versions,
+time). Random numbers are functions of the seed and the step, so the step is their state. `weights.npz` holds the
+networks alone, for `train.weights`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from train.weights import load_network, network_arrays, read_weights
 
 CHECKPOINT, WEIGHTS = "checkpoint.npz", "weights.npz"
 AVERAGES = {"ema": "gab", "ema_ba": "gba"}  # and the generators that they average
-NETWORKS = ("gab", "gba", "da", "db", "ema", "ema_ba", "dab", "adapt", "pb")  # of CycleGAN, then what others add
+NETWORKS = ("gab", "gba", "da", "db", "pb", "ema", "ema_ba", "dab", "adapt")  # the last two of distillations
 
 
 def save(folder: Path, model: Model, step: int, workers: Workers = ALONE) -> None:
@@ -47,9 +48,14 @@ def save(folder: Path, model: Model, step: int, workers: Workers = ALONE) -> Non
     if workers.leads:
         with replacing(folder / CHECKPOINT) as file:
             np.savez(file, about=np.array(json.dumps(about)), **arrays)
-        with replacing(folder / WEIGHTS) as file:  # the parameters' names begin with their network's
-            np.savez(file, **{k: v for cell in model.networks().values() for k, v in network_arrays(cell).items()})
+        save_weights(folder / WEIGHTS, model)
     workers.mean([0.0])
+
+
+def save_weights(path: Path, model: Model) -> None:
+    """Writes the networks alone, as `train.weights` reads them; whole or not at all."""
+    with replacing(path) as file:  # the parameters' names begin with their network's
+        np.savez(file, **{k: v for cell in model.networks().values() for k, v in network_arrays(cell).items()})
 
 
 def load(folder: Path, model: Model, workers: Workers = ALONE) -> int:

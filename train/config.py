@@ -28,7 +28,7 @@ AT_LEAST_1 = (
     *("identity_every", "log_every", "sample_every", "save_every", "collapse_steps", "distill_layers"),
 )
 NOT_NEGATIVE = (
-    *("decay_steps", "pool", "rate", "d_rate", "cycle", "identity", "luminance", "luminance_start"),
+    *("score_every", "decay_steps", "pool", "rate", "d_rate", "cycle", "identity", "luminance", "luminance_start"),
     *("d_width_a", "cycle_start", "cycle_steps", "cycle_b", "cycle_noise", "identity_start", "identity_steps"),
     *("own_structure", "own_colour", "projected", "projected_rate", "warmup_steps", "ema_warmup"),
     *("adversarial", "recon", "distill"),
@@ -125,6 +125,8 @@ class Config:
     log_every: int = 10
     sample_every: int = 500
     save_every: int = 1000
+    score_every: int = 0  # 0: no scores, and no best.npz
+    score_pictures: int = 100  # of each domain
     samples: int = 8
     collapse_steps: int = 300  # ends the run after so many collapsed ones in a row
 
@@ -140,9 +142,11 @@ class Config:
         _require(0 < self.smallest_crop <= 1, "smallest_crop", self, "must be above 0, at most 1")
         for name in SHARES:
             _require(0 <= getattr(self, name) <= 1, name, self, "must be between 0 and 1")
+        _require(self.score_pictures >= 2, "score_pictures", self, "must be 2 or more")
         _require(self.decay_steps <= self.steps, "decay_steps", self, f"must not be more than steps ({self.steps})")
         _require(self.size % 16 == 0, "size", self, "must be divisible by 16")
         _require(self.size % self.luminance_cell == 0, "luminance_cell", self, f"must divide size ({self.size})")
+        _require(self.projected_size % 32 == 0, "projected_size", self, "must be divisible by 32")
         own = "own_structure" if self.own_structure else "own_colour"
         if getattr(self, own):
             _require(self.batch >= 2, own, self, "needs a batch of 2 or more, whose mean picture is taken away")
@@ -162,7 +166,7 @@ class Config:
                 pair = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
                 _require(pair and 0 < value[0] <= value[1], name, self, "zoom must be [least, most], above 0")
             else:
-                _require(_is_number(value) and 0 <= value, name, self, f"{key} must be a number, not negative")
+                _require(_is_number(value) and value >= 0, name, self, f"{key} must be a number, not negative")
         _require(table.get("gray", 0) <= 1, name, self, "gray must be between 0 and 1")
 
     def rate_at(self, step: int) -> float:

@@ -3,10 +3,11 @@
 X is the domain A (faces), Y the domain B (anime); G = G_AB, F = G_BA. Pictures are (N, 3, H, W) float32 in [-1, 1],
 scores of the discriminators (N, 1, h, w) without sigmoid. Equation numbers are the paper's.
 
-The loss of the generators is a sum of named terms times factors (`train.schedule`). Beyond the paper's, off unless asked
-for: own structure and own colour (`train.structure`), and noise on what goes back round the cycle, so that it cannot
-carry a hidden copy of the picture (arXiv 1712.02950). Discriminators may be of several scales (pix2pixHD, arXiv
-1711.11585, section 3.2), which see more of a face than 70x70 pixels, and see all pictures augmented (`train.diffaugment`).
+The loss of the generators is a sum of named terms times factors (`train.schedule`). Beyond the paper's, off unless
+asked for: own structure and own colour (`train.structure`), and noise on what goes back round the cycle, so that it
+cannot carry a hidden copy of the picture (arXiv 1712.02950). Discriminators may be of several scales (pix2pixHD, arXiv
+1711.11585, section 3.2), which see more of a face than 70x70 pixels; a projected one (`train.networks.projected`) may
+judge G(x), too; and all of them may see pictures augmented (`train.diffaugment`).
 """
 
 from __future__ import annotations
@@ -21,17 +22,22 @@ from numpy.typing import NDArray
 
 from train.config import Config
 from train.diffaugment import Draw, augment, draw
+from train.efficientnet_weights import load_weights
 from train.losses import l1, luminance, over_scales
 from train.networks import PatchDiscriminator, build_generator
+from train.networks.projected import ProjectedDiscriminator, hinge, hinge_generator
 from train.parallel import ALONE, Workers
 from train.structure import own_colour, own_structure
 
 Array = NDArray[np.float32]
-Compiled = Callable[..., tuple[Tensor, ...]]
+Tensors = tuple[Tensor, ...]
+Compiled = Callable[..., Tensors]
 
 PAPER_LOSSES = ("gan_ab", "gan_ba", "cycle_a", "cycle_b", "identity_a", "identity_b", "luminance")
-GENERATOR_LOSSES = (*PAPER_LOSSES, "structure_a", "structure_b", "colour")
+GENERATOR_LOSSES = (*PAPER_LOSSES, "structure_a", "structure_b", "colour", "projected")
 DISCRIMINATOR_LOSSES = ("d_a", "d_b")
+PROJECTED_LOSS = "d_projected"
+FEATURES = "lite1"  # of the projected discriminator
 
 
 def by_scale(name: str, discriminators: tuple[nn.Cell, ...]) -> dict[str, nn.Cell]:
@@ -59,34 +65,39 @@ class CycleGAN:
         self.g_ab, self.g_ba, self.ema_ab, self.ema_ba = generators
         widths = (config.d_width_a or config.d_width, config.d_width)
         self.d_a, self.d_b = (tuple(PatchDiscriminator(width) for _ in range(config.d_scales)) for width in widths)
+        self.projected = None
+        if config.projected:
+            self.projected = ProjectedDiscriminator(load_weights(FEATURES), config.projected_size)
         for name, cell in self.networks().items():
             cell.update_parameters_name(f"{name}.")
             cell.set_train(not name.startswith("ema"))
         self.g_parameters = trainable(self.g_ab, self.g_ba)
         self.d_parameters = trainable(*self.d_a, *self.d_b)
         self.ema_parameters = trainable(self.ema_ab, self.ema_ba)
-        self.g_optimizer = nn.Adam(self.g_parameters, 1e-4, config.beta1, config.beta2)
-        self.d_optimizer = nn.Adam(self.d_parameters, 1e-4, config.beta1, config.beta2)
+        groups = {"g_optimizer": self.g_parameters, "d_optimizer": self.d_parameters}
+        if self.projected:
+            groups["p_optimizer"] = trainable(self.projected)
+        self.optimizers = {name: nn.Adam(group, 1e-4, config.beta1, config.beta2) for name, group in groups.items()}
         self._average = Average(self.ema_parameters, self.g_parameters)
-        self._compiled: dict[object, Compiled] = {}
+        self._generator_steps: dict[tuple[str, ...], Compiled] = {}
+        self._compile()
         self.restart_average()
 
     def networks(self) -> dict[str, nn.Cell]:
         """By the names that files of weights use; `ema` is the average of `gab`, as the PyTorch twin writes it."""
-        scales = {**by_scale("da", self.d_a), **by_scale("db", self.d_b)}
-        return {"gab": self.g_ab, "gba": self.g_ba, **scales, "ema": self.ema_ab, "ema_ba": self.ema_ba}
+        judges = {**by_scale("da", self.d_a), **by_scale("db", self.d_b)}
+        judges |= {"pb": self.projected} if self.projected else {}
+        return {"gab": self.g_ab, "gba": self.g_ba, **judges, "ema": self.ema_ab, "ema_ba": self.ema_ba}
 
     def adversarial(self, discriminators: tuple[nn.Cell, ...], seen: Tensor, target: float | Tensor) -> Tensor:
         """The GAN loss of pictures that are to be taken for `target` (1 real, 0 generated), summed over the scales."""
         return over_scales(self.options.gan, discriminators, seen, target)
 
-    def generator_loss(
-        self, wanted: tuple[str, ...], x: Tensor, y: Tensor, factors: Tensor, *drawn: Tensor
-    ) -> tuple[Tensor, ...]:
+    def generator_loss(self, wanted: tuple[str, ...], x: Tensor, y: Tensor, factors: Tensor, *drawn: Tensor) -> Tensors:
         """Equation 3 for G and F: the sum of the terms `wanted`, of GENERATOR_LOSSES in their order, times `factors`.
 
         `factors`: (terms,). `drawn`: the augmentations of G(x) and F(y), after the noise on them, if any. Returns the
-        total, the terms, then G(x) and F(y).
+        total, the terms, then G(x) and F(y), then the features of G(x) where the projected discriminator has a term.
         """
         options = self.options
         noise, drawn = (drawn[:2], drawn[2:]) if options.cycle_noise else ((), drawn)
@@ -112,11 +123,13 @@ class CycleGAN:
             terms = (*terms, 1.0 - own_structure(fake_a, y))
         if "colour" in wanted:
             terms = (*terms, 1.0 - own_colour(fake_b, x))
-        return (ops.sum(factors * ops.stack(terms)), *terms, fake_b, fake_a)
+        features = ()
+        if "projected" in wanted:
+            features = self.projected.features(seen_b)
+            terms = (*terms, hinge_generator(self.projected(*features)))
+        return (ops.sum(factors * ops.stack(terms)), *terms, fake_b, fake_a, *features)
 
-    def discriminator_loss(
-        self, x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor, *drawn: Tensor
-    ) -> tuple[Tensor, ...]:
+    def discriminator_loss(self, x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor, *drawn: Tensor) -> Tensors:
         """Equation 1 for D_X and D_Y, halved (section 4): the total, then DISCRIMINATOR_LOSSES.
 
         `drawn`: the augmentations of real and generated faces, joined, then those of anime.
@@ -128,10 +141,16 @@ class CycleGAN:
         d_b = self.adversarial(self.d_b, augment(ops.concat((y, fake_b)), drawn[half:]), targets)
         return d_a + d_b, d_a, d_b
 
+    def projected_loss(self, y: Tensor, *more: Tensor) -> Tensors:
+        """The hinges of real anime and of G(x), whose features come first in `more`; then the augmentation of y."""
+        real = self.projected.features(augment(y, more[4:]))
+        loss = hinge(self.projected(*real), 1.0) + hinge(self.projected(*more[:4]), -1.0)
+        return loss, loss
+
     def train_generators(
         self, x: Array, y: Array, rate: float, factors: Mapping[str, float], *, random: np.random.Generator
-    ) -> tuple[dict[str, float], Array, Array]:
-        """One Adam step of G and F: their losses by name, then G(x) and F(y) of before the step.
+    ) -> tuple[dict[str, float], Array, Array, Tensors]:
+        """One Adam step of G and F: their losses by name, then G(x), F(y) and features of G(x) of before the step.
 
         `factors`: of the terms, by their names in GENERATOR_LOSSES; the adversarial ones have 1. A term without a
         factor, or with 0, is not computed.
@@ -146,8 +165,8 @@ class CycleGAN:
         step = self._generator_step(wanted)
         _, *values = step(Tensor(rate, ms.float32), Tensor(x), Tensor(y), numbers, *drawn)
         losses = {name: float(value) for name, value in zip(wanted, values, strict=False)}
-        fake_b, fake_a = values[len(wanted) :]
-        return losses, fake_b.asnumpy(), fake_a.asnumpy()
+        fake_b, fake_a, *features = values[len(wanted) :]
+        return losses, fake_b.asnumpy(), fake_a.asnumpy(), tuple(features)
 
     def train_discriminators(
         self, x: Array, y: Array, fake_a: Array, fake_b: Array, rate: float, *, random: np.random.Generator
@@ -155,8 +174,16 @@ class CycleGAN:
         """One Adam step of D_X and D_Y: their losses by name."""
         pictures = (x, y, fake_a, fake_b)
         drawn = self._drawn((np.concatenate((x, fake_a)), np.concatenate((y, fake_b))), random)
-        _, *terms = self._discriminator_step()(Tensor(rate, ms.float32), *map(Tensor, pictures), *drawn)
+        _, *terms = self._discriminator_step(Tensor(rate, ms.float32), *map(Tensor, pictures), *drawn)
         return {name: float(term) for name, term in zip(DISCRIMINATOR_LOSSES, terms, strict=True)}
+
+    def train_projected(
+        self, y: Array, features: Tensors, rate: float, *, random: np.random.Generator
+    ) -> dict[str, float]:
+        """One Adam step of the projected discriminator's heads, on the features that `train_generators` gave."""
+        drawn = self._drawn((y,), random)
+        _, loss = self._projected_step(Tensor(rate, ms.float32), Tensor(y), *features, *drawn)
+        return {PROJECTED_LOSS: float(loss)}
 
     def _drawn(self, batches: tuple[Array, ...], random: np.random.Generator) -> Draw:
         # One flat row of arguments: a tuple among them would be a constant, and each step would be compiled anew.
@@ -170,28 +197,41 @@ class CycleGAN:
         """The averages start as the generators are."""
         self._average.restart()
 
+    def _compile(self) -> None:
+        """Compiles nothing yet: each step is compiled when it is first taken."""
+
+        def of_discriminators(x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor, *drawn: Tensor) -> Tensors:
+            return self.discriminator_loss(x, y, fake_a, fake_b, *drawn)
+
+        def of_projected(y: Tensor, *more: Tensor) -> Tensors:
+            return self.projected_loss(y, *more)
+
+        self._discriminator_step = self._step(of_discriminators, "d_optimizer")
+        if self.projected:
+            self._projected_step = self._step(of_projected, "p_optimizer")
+
     def _generator_step(self, wanted: tuple[str, ...]) -> Compiled:
-        if wanted not in self._compiled:
+        """A step for each set of terms: luminance ends after a while, identity may be left out now and then."""
 
-            def loss(x: Tensor, y: Tensor, factors: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
-                return self.generator_loss(wanted, x, y, factors, *drawn)
+        def of_generators(x: Tensor, y: Tensor, factors: Tensor, *drawn: Tensor) -> Tensors:
+            return self.generator_loss(wanted, x, y, factors, *drawn)
 
-            self._compiled[wanted] = compiled_step(loss, self.g_optimizer, self.g_parameters, self.workers)
-        return self._compiled[wanted]
+        if wanted not in self._generator_steps:
+            self._generator_steps[wanted] = self._step(of_generators, "g_optimizer")
+        return self._generator_steps[wanted]
 
-    def _discriminator_step(self) -> Compiled:
-        if "d" not in self._compiled:
-
-            def loss(x: Tensor, y: Tensor, fake_a: Tensor, fake_b: Tensor, *drawn: Tensor) -> tuple[Tensor, ...]:
-                return self.discriminator_loss(x, y, fake_a, fake_b, *drawn)
-
-            self._compiled["d"] = compiled_step(loss, self.d_optimizer, self.d_parameters, self.workers)
-        return self._compiled["d"]
+    def _step(self, loss: Compiled, optimizer: str) -> Compiled:
+        return compiled_step(loss, self.optimizers[optimizer], self.optimizers[optimizer].parameters, self.workers)
 
 
 def generator_losses(config: Config) -> tuple[str, ...]:
     """The terms that a run of this config may have: the paper's, and those that are asked for."""
-    asked = {"structure_a": config.own_structure, "structure_b": config.own_structure, "colour": config.own_colour}
+    asked = {
+        "structure_a": config.own_structure,
+        "structure_b": config.own_structure,
+        "colour": config.own_colour,
+        "projected": config.projected,
+    }
     return (*PAPER_LOSSES, *(name for name, value in asked.items() if value))
 
 
@@ -228,7 +268,7 @@ def compiled_step(
             gradient = reducer(gradient)
         return ops.depend(rate, optimizer(gradient))
 
-    def step(rate: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
+    def step(rate: Tensor, *batch: Tensor) -> Tensors:
         values, gradient = gradients(*batch)
         update(rate, *gradient)
         return values

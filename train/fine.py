@@ -227,10 +227,12 @@ class FineTraining:
         """Anime made small, the average's pictures of it; faces and what both halves make of them, if there are two."""
         small = cell_means(y, self.times)
         rows = [small.repeat(self.times, 2).repeat(self.times, 3), translated(self.ema, small)]
-        if self.coarse:
-            drawn = translated(self.coarse, cell_means(x, self.times))
-            rows += [x, translated(self.ema, drawn)]
-        return rows
+        return [*rows, x, self.paint(x)] if self.coarse else rows
+
+    def paint(self, x: Array) -> Array:
+        """Faces by both halves; without a coarse half, pictures made small and drawn large again."""
+        small = cell_means(x, self.times)
+        return translated(self.ema, translated(self.coarse, small) if self.coarse else small)
 
 
 def factors_of(config: Config) -> Factors:

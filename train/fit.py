@@ -23,10 +23,10 @@ import numpy as np
 from tqdm import tqdm
 
 from h2a_batch.files import hold, replacing, sha256_of
-from train import checkpoint, report
+from train import best, checkpoint, report
 from train.config import FINE, Config, read_config
 from train.cyclegan import CycleGAN
-from train.data import POOLS, Array, batches, fixed_pictures, random_of
+from train.data import POOLS, Array, batches, held_out, random_of
 from train.distill import Distillation
 from train.errors import TrainError
 from train.fine import FineTraining
@@ -61,7 +61,8 @@ def fit(
 def train_steps(config: Config, out: Path, model: Model, first: int, last: int, workers: Workers) -> int:
     """The loop over the steps first to last."""
     read = wanted_pictures(config)
-    recorder = report.Recorder(config, out, model, fixed_pictures(read), first, workers)
+    recorder = report.Recorder(config, out, model, held_out(read, config.samples), first, workers)
+    scorer = best.Scorer(read, out, first) if config.score_every and workers.leads else None
     watch, step = Watch(config.collapse_steps, model.discriminator_losses), first - 1
     with interruption() as received, recorder.bar:
         for step, x, y in batches(read, first, last, workers):
@@ -70,6 +71,8 @@ def train_steps(config: Config, out: Path, model: Model, first: int, last: int, 
             losses, flat, stopped = agreed(workers, losses, is_flat(made), bool(received))
             watch.check(step, losses, flat)
             recorder.step(step, losses, len(x), at_once=step == last or stopped)
+            if scorer and (step % config.score_every == 0 or step == config.steps):
+                recorder.say(str(scorer.score(step, model)))
             if step % config.save_every == 0 or step == last or stopped:
                 checkpoint.save(out, model, step, workers)
             if stopped:

@@ -11,7 +11,7 @@ from mindspore import Tensor, nn
 from numpy.typing import NDArray
 
 from train.config import Config
-from train.cyclegan import DISCRIMINATOR_LOSSES, CycleGAN, ImagePool, generator_losses
+from train.cyclegan import DISCRIMINATOR_LOSSES, PROJECTED_LOSS, CycleGAN, ImagePool, generator_losses
 from train.schedule import factors_at
 from train.structure import Controller
 
@@ -40,11 +40,13 @@ class Model(Protocol):
     def samples(self, x: Array, y: Array) -> list[Array]:
         """The rows of the sheet of samples for pictures of the two domains."""
 
+    def paint(self, x: Array) -> Array:
+        """What the average makes of pictures of domain A: (N, 3, H, W) in [-1, 1] -> the same shape."""
+
 
 class Unpaired:
     """CycleGAN with its two pools of generated pictures, and the controller of own structure."""
 
-    discriminator_losses = DISCRIMINATOR_LOSSES
     summary: Mapping[str, tuple[str, ...]] = {
         "gan": ("gan_ab", "gan_ba"),
         "cycle": ("cycle_a", "cycle_b"),
@@ -53,27 +55,33 @@ class Unpaired:
 
     def __init__(self, config: Config, cyclegan: CycleGAN) -> None:
         self.config, self.cyclegan = config, cyclegan
-        self.panels = (generator_losses(config), DISCRIMINATOR_LOSSES)
+        self.discriminator_losses = (*DISCRIMINATOR_LOSSES, *[PROJECTED_LOSS] * bool(config.projected))
+        self.panels = (generator_losses(config), self.discriminator_losses)
         self.controller = Controller(config.own_structure)
-        self.optimizers: dict[str, Any] = {"g_optimizer": cyclegan.g_optimizer, "d_optimizer": cyclegan.d_optimizer}
+        self.optimizers: dict[str, Any] = {**cyclegan.optimizers}
         self.optimizers |= {"structure": self.controller} if config.own_structure else {}
         self.pools = {"a": ImagePool(config.pool), "b": ImagePool(config.pool)}
         self.networks, self.average = cyclegan.networks, cyclegan.average
 
     def step(self, step: int, x: Array, y: Array, random: np.random.Generator) -> tuple[Losses, tuple[Array, ...]]:
-        config, rate = self.config, self.config.rate_at(step)
+        config, cyclegan, rate = self.config, self.cyclegan, self.config.rate_at(step)
         factors = factors_at(config, step, float(self.controller))
-        losses, fake_b, fake_a = self.cyclegan.train_generators(x, y, rate, factors, random=random)
+        losses, fake_b, fake_a, features = cyclegan.train_generators(x, y, rate, factors, random=random)
         old_a, old_b = self.pools["a"].query(fake_a, random), self.pools["b"].query(fake_b, random)
-        losses |= self.cyclegan.train_discriminators(x, y, old_a, old_b, rate * config.d_rate, random=random)
+        losses |= cyclegan.train_discriminators(x, y, old_a, old_b, rate * config.d_rate, random=random)
+        if config.projected:
+            losses |= cyclegan.train_projected(y, features, rate * config.projected_rate, random=random)
         if config.own_structure:  # on the mean of all workers, so that their factors stay equal
-            (different,) = self.cyclegan.workers.mean([losses["structure_a"]])
+            (different,) = cyclegan.workers.mean([losses["structure_a"]])
             self.controller.update(1 - different)
         return losses, (fake_a, fake_b)
 
     def samples(self, x: Array, y: Array) -> list[Array]:
         """Faces, the average G of them, anime, the average F of them."""
-        return [x, translated(self.cyclegan.ema_ab, x), y, translated(self.cyclegan.ema_ba, y)]
+        return [x, self.paint(x), y, translated(self.cyclegan.ema_ba, y)]
+
+    def paint(self, x: Array) -> Array:
+        return translated(self.cyclegan.ema_ab, x)
 
 
 def translated(generator: Any, pictures: Array) -> Array:

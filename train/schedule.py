@@ -8,7 +8,7 @@ BACKWARD_STRUCTURE = 0.5  # of the other direction's own structure: faces made o
 
 
 def factors_at(config: Config, step: int, structure: float) -> dict[str, float]:
-    """By the names of `train.cyclegan`; `structure`: the controller's factor, without meaning where that term is off."""
+    """By the names of `train.cyclegan`; `structure`: the controller's factor, of no use where that term is off."""
     cycle, identity = config.cycle_at(step), config.identity_at(step)
     structure = structure if config.own_structure else 0.0
     return {
@@ -20,4 +20,5 @@ def factors_at(config: Config, step: int, structure: float) -> dict[str, float]:
         "structure_a": structure,
         "structure_b": BACKWARD_STRUCTURE * structure,
         "colour": config.own_colour,
+        "projected": config.projected,
     }

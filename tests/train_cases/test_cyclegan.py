@@ -1,7 +1,8 @@
-"""CycleGAN: the losses against numpy, the pool, the compiled steps, the training forms of layers, the schedule."""
+"""CycleGAN: the losses against numpy, the pool, the compiled steps, the training forms of layers."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import mindspore as ms
@@ -13,17 +14,21 @@ from train_support import Array, forward, shake
 
 from train import diffaugment
 from train.config import Config
-from train.cyclegan import CycleGAN, ImagePool, Weights, lsgan, luminance, vanilla
+from train.cyclegan import CycleGAN, ImagePool
+from train.losses import lsgan, luminance, vanilla
 from train.networks import FastGenerator, InstanceNorm, UNetGenerator, build_generator, output_conv2d
 
 RANDOM = np.random.default_rng(0)
 OPTIONS: dict[str, object] = {"channels": [8, 8, 16], "blocks": 1, "last": 8}
+CONFIG = Config("x", generator_options=OPTIONS, size=64, d_width=8)
+CYCLE = {"cycle_a": 10.0, "cycle_b": 10.0}
+ALL = {**CYCLE, "identity_a": 5.0, "identity_b": 5.0}
 
 
 @pytest.fixture(scope="module")
 def model() -> CycleGAN:
     ms.set_seed(0)
-    return CycleGAN("fast", OPTIONS, 8, 0.5, Weights(cycle=10, identity=5))
+    return CycleGAN(CONFIG)
 
 
 def pictures(seed: int, count: int = 1) -> Array:
@@ -58,8 +63,9 @@ def test_the_generators_loss_is_the_papers(model: CycleGAN) -> None:
     gan = ((d_y(fake_b) - 1) ** 2).mean() + ((d_x(fake_a) - 1) ** 2).mean()
     cycle = np.abs(f(fake_b) - x).mean() + np.abs(g(fake_a) - y).mean()
     identity = np.abs(g(y) - y).mean() + np.abs(f(x) - x).mean()
-    for with_identity, expected in ((True, gan + 10 * cycle + 5 * identity), (False, gan + 10 * cycle)):
-        total = model.generator_loss(Tensor(x), Tensor(y), Tensor(0.0), with_identity, False)[0]
+    for factors, expected in ((ALL, gan + 10 * cycle + 5 * identity), (CYCLE, gan + 10 * cycle)):
+        numbers = Tensor([1.0, 1.0, *factors.values()], ms.float32)
+        total = model.generator_loss(("gan_ab", "gan_ba", *factors), Tensor(x), Tensor(y), numbers)[0]
         assert float(total) == pytest.approx(expected, rel=1e-4)
     d = 0.5 * (((d_x(x) - 1) ** 2).mean() + (d_x(fake_a) ** 2).mean())
     values = model.discriminator_loss(Tensor(x), Tensor(y), Tensor(fake_a), Tensor(fake_b))
@@ -71,7 +77,7 @@ def test_steps_lower_the_loss_of_a_fixed_batch(model: CycleGAN) -> None:
     before_d = values(model.d_parameters)
     totals = []
     for _ in range(4):
-        losses, fake_b, fake_a = model.train_generators(x, y, 1e-3, True, 0.0, random=RANDOM)
+        losses, fake_b, fake_a, _ = model.train_generators(x, y, 1e-3, ALL, random=RANDOM)
         totals.append(sum(losses[n] for n in ("gan_ab", "gan_ba")) + 10 * (losses["cycle_a"] + losses["cycle_b"]))
     assert totals[1] < totals[0] and totals[3] < totals[1]
     assert all((a == b.asnumpy()).all() for a, b in zip(before_d, model.d_parameters, strict=True))
@@ -83,7 +89,7 @@ def test_steps_lower_the_loss_of_a_fixed_batch(model: CycleGAN) -> None:
 
 def test_adams_first_step_is_the_rate(model: CycleGAN) -> None:
     """m / sqrt(v) is the gradient's sign then, so no weight moves by more than the rate, and most by just that."""
-    fresh = CycleGAN("fast", OPTIONS, 8, 0.5, Weights())
+    fresh = CycleGAN(CONFIG)
     x, y = pictures(0), pictures(1)
     fake_a, fake_b = pictures(2), pictures(3)
     weights = [p for p in fresh.d_parameters if p.name.endswith("weight")]
@@ -119,7 +125,7 @@ def test_the_pool_keeps_then_exchanges() -> None:
 
 
 def test_each_scale_of_discriminators_sees_half_the_size() -> None:
-    model = CycleGAN("fast", OPTIONS, 8, 0.5, Weights(), d_scales=2)
+    model = CycleGAN(dataclasses.replace(CONFIG, d_scales=2))
     assert list(model.networks()) == ["gab", "gba", "da", "da2", "db", "db2", "ema", "ema_ba"]
     assert len({p.name for p in model.d_parameters}) == len(model.d_parameters)
     x = pictures(0)
@@ -160,11 +166,11 @@ def test_augmented_steps_are_a_function_of_their_random_numbers() -> None:
     results = []
     for seed in (0, 0, 1):
         ms.set_seed(0)
-        model = CycleGAN("fast", OPTIONS, 8, 0.5, Weights(), policy="color,translation")
+        model = CycleGAN(dataclasses.replace(CONFIG, diffaugment="color,translation"))
         random = np.random.default_rng(seed)
         graphs = []
         for _ in range(3):
-            losses, fake_b, fake_a = model.train_generators(pictures(0), pictures(1), 1e-3, False, 0.0, random=random)
+            losses, fake_b, fake_a, _ = model.train_generators(pictures(0), pictures(1), 1e-3, CYCLE, random=random)
             losses |= model.train_discriminators(pictures(0), pictures(1), fake_a, fake_b, 1e-3, random=random)
             graphs.append(len(ms_compile_cache))
         assert graphs[1] == graphs[2], "a step was compiled again"
@@ -214,16 +220,3 @@ def test_the_unet_has_the_papers_size_and_learns() -> None:
     gradients = ms.grad(lambda z: ops.sum(ops.square(unet(z))), None, unet.trainable_params())(Tensor(pictures(4)))
     weights = [p.name for p in unet.trainable_params()]
     assert all(np.abs(g.asnumpy()).max() > 0 for g, name in zip(gradients, weights, strict=True) if "weight" in name)
-
-
-def test_the_rate_is_constant_then_falls_to_zero() -> None:
-    config = Config("x", steps=10, decay_steps=4, rate=1.0)
-    assert [config.rate_at(step) for step in range(1, 11)] == pytest.approx([1] * 6 + [0.8, 0.6, 0.4, 0.2])
-
-
-def test_terms_have_their_own_schedules() -> None:
-    config = Config("x", identity_every=4, luminance=0.5, luminance_start=4.0, luminance_steps=100)
-    assert [step for step in range(1, 10) if config.identity_at(step)] == [4, 8]
-    assert [config.luminance_at(step) for step in (0, 50, 100, 500)] == [4, 2, 0.5, 0.5]
-    assert (config.ema_at(500), config.ema_at(501)) == (0.95, 0.998)
-    assert Config("x", start="w.npz").ema_at(1) == 0.998

@@ -18,7 +18,7 @@ from h2a_batch.files import sha256_of
 from train import checkpoint, report
 from train.commands.export import chosen_weights, generator_of, read_card
 from train.config import Config, config_from, read_config, tomllib
-from train.data import fixed_pictures
+from train.data import held_out
 from train.errors import TrainError
 from train.fine import FineTraining, agreement, feature_loss
 from train.fit import fit, wanted_pictures
@@ -160,7 +160,7 @@ def test_bent_pictures_are_pytorchs_grid_sample() -> None:
 
 
 def test_pictures_are_worn_a_little_and_each_in_its_own_way() -> None:
-    x = np.repeat(cell_means(fixed_pictures(tiny("samples=1", "size=256"))[0], 4), 40, 0)
+    x = np.repeat(cell_means(held_out(tiny("size=256"), 1)[0], 4), 40, 0)
     y = worn(x, np.random.default_rng(0))
     np.testing.assert_array_equal(y, worn(x, np.random.default_rng(0)))
     change = np.abs(y - x).mean((1, 2, 3))

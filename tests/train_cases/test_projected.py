@@ -182,11 +182,12 @@ def test_a_head_of_pytorchs_file_computes_and_learns_the_same(tmp_path: Path) ->
     near(by_name["last.weight"], expected["last.weight"], 5e-4)
 
 
-def test_the_spectral_norm_comes_to_one() -> None:
-    cell = SpectralConv2d(6, 10, 3, 1).set_train()
+@pytest.mark.parametrize("side", [5, 16])
+def test_the_spectral_norm_comes_to_one(side: int) -> None:
+    cell = SpectralConv2d(6, 10, side, 3, 1).set_train()
     cell.weight.set_data(Tensor(np.random.default_rng(0).normal(size=cell.weight.shape).astype(np.float32)))
     largest = np.linalg.svd(cell.weight.asnumpy().reshape(10, -1), compute_uv=False)[0]
-    x = np.random.default_rng(1).normal(size=(1, 6, 5, 5)).astype(np.float32)
+    x = np.random.default_rng(1).normal(size=(1, 6, side, side)).astype(np.float32)
     for _ in range(60):
         cell(Tensor(x))
     weight, bias = (torch.from_numpy(p.asnumpy().copy()) for p in (cell.weight, cell.bias))

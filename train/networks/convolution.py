@@ -1,7 +1,7 @@
-"""3x3 convolutions of stride 1 and zero padding, in forms that train faster on a CPU: the same sums, in another order.
+"""3x3 convolutions of stride 1, zero-padded, in forms that train faster on a CPU: the same sums in another order.
 
-MindSpore's kernel for them unrolls pictures into matrices and multiplies those; forwards that is fair, and slow where it
-makes the gradient of the weights. Two forms put the time into large products of matrices instead. (N, C, H, W) float32.
+MindSpore's kernel unrolls pictures into matrices and multiplies those. That is fair forwards, and slow where it makes
+the gradient of the weights. Two forms put the time into large products of matrices instead. (N, C, H, W) float32.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Conv3x3(nn.Cell):
 class Winograd(nn.Cell):
     """Winograd's minimal filtering (arXiv 1509.09308): a quarter of the multiplications, and 1e-5 of rounding.
 
-    Each 4x4 pixels of the output are made of 6x6 of the input as 36 products, after linear transforms of both, which are
-    products with constants here: (rows, W N i), then for each row (columns, N i). Pixels lie outermost meanwhile.
+    Each 4x4 pixels of the output are made of 6x6 of the input: 36 products of matrices, over all tiles at once, between
+    linear transforms, which are products with constants here: first of rows, then of columns, pixels outermost.
     """
 
     def __init__(self) -> None:
@@ -73,9 +73,9 @@ class Winograd(nn.Cell):
 class ShiftedGradient(nn.Cell):
     """The kernel of MindSpore, and its gradients but for the weights', which is one product of matrices here.
 
-    dW[o, i, a, b] is the sum over all places p of dy[o, p] x[i, p + (a, b)]. With three copies of x, shifted by columns,
-    and three of dy, shifted by rows, all nine are one product; copies are cheap, since a zero between rows makes every
-    shift one along the memory.
+    dW[o, i, a, b] is the sum over all places p of dy[o, p] x[i, p + (a, b)]. With three copies of x, shifted by
+    columns, and three of dy, shifted by rows, all nine are one product; copies are cheap, since a zero between rows
+    makes every shift one along the memory.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
