@@ -18,7 +18,7 @@ from h2a_batch.search import FACES, MOST, NO_FACE, Find, Search
 
 FORMATS = ("png", "jpg", "webp")
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".pdf")
-OUTPUT_VERSION = 2  # raised when the same options come to give other pixels
+OUTPUT_VERSION = 3  # raised when the same options come to give other pixels
 ARCHIVE, MOVE = "archive=", "move="
 _GENERATOR_BYTES = 300_000_000  # of memory, with room to spare
 _CLUSTER = re.compile(r"auto|(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}")
