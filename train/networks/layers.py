@@ -147,7 +147,7 @@ class SameConv2d(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__(inputs, outputs, 3, 1, "pad", 1, has_bias=bias, **initial())
-        self.fast = Conv3x3(inputs, outputs)
+        self.fast = Conv3x3()
         self.normed = False
 
     def construct(self, x: Tensor) -> Tensor:
