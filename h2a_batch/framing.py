@@ -15,6 +15,7 @@ from h2a_batch.card import FaceRule
 # of a photo's longer side; portraits that people cut themselves, and the training set's, have 0.64 or more, by
 # scripts/bench_faces --training
 PORTRAIT = 0.6
+CLOSE_UP = 1.15  # of the longer side: around a face that is nearer the generator wants to see more than the photo shows
 COMPANY = 0.5  # of the width of the largest face: who is smaller only stands in the background of its portrait
 _FINE = 2  # a square is turned at twice its size and then made smaller, which keeps it sharp without jagged edges
 _MARGIN = 2  # pixels around it that the interpolation looks at

@@ -20,6 +20,7 @@ from PIL import Image
 from h2a_batch.blend import paste
 from h2a_batch.errors import PhotoError, StorageError
 from h2a_batch.files import opened
+from h2a_batch.fit import Box, Placement, Size, extent, place, step_back
 from h2a_batch.framing import Frame, cut
 from h2a_batch.kinds import HEIF, sniff
 from h2a_batch.png import encode_png
@@ -31,22 +32,7 @@ _PILLOW_FORMAT = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 _QUICK = 1 << 17  # pixels: PNGs of more are worth the time that makes them smaller
 _MOST_JPEG_EXIF = 65_000  # bytes; a JPEG cannot hold more
 
-Box = tuple[int, int, int, int]
-Size = tuple[int, int]
 Stamp = tuple[int, int]  # bytes, and the time of the last change in nanoseconds
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a photo lies in the model's frame, and how large its output is; all in pixels.
-
-    ``crop`` is the part of the upright photo that is used, ``content`` the part of the frame it fills
-    (left, top, right, bottom), ``output`` the width and height of the result.
-    """
-
-    crop: Box
-    content: Box
-    output: Size
 
 
 @dataclass(frozen=True)
@@ -90,37 +76,6 @@ class Photo:
     def alpha(self) -> Image.Image | None:
         """That of a photo that is one part."""
         return self.parts[0].alpha
-
-
-def place(photo: Size, frame: Size, fit: str, size: str) -> Placement:
-    """Fit a photo into the model's frame.
-
-    Args:
-        photo: width and height of the upright photo.
-        frame: width and height of the model's input.
-        fit: ``pad`` keeps the whole photo (letterbox), ``crop`` fills the frame from the middle,
-            ``stretch`` ignores proportions.
-        size: ``model``, ``source``, or the output's longest side in pixels.
-    """
-    (width, height), (across, down) = photo, frame
-    crop, content = (0, 0, width, height), (0, 0, across, down)
-    if fit == "crop":
-        w = max(1, min(width, round(height * across / down)))
-        h = max(1, min(height, round(width * down / across)))
-        left, top = (width - w) // 2, (height - h) // 2
-        crop = (left, top, left + w, top + h)
-    elif fit == "pad":
-        scale = min(across / width, down / height)
-        w = min(across, max(1, round(width * scale)))
-        h = min(down, max(1, round(height * scale)))
-        left, top = (across - w) // 2, (down - h) // 2
-        content = (left, top, left + w, top + h)
-    output = _extent(crop) if size == "source" else _extent(content)
-    if size.isdigit():
-        shape = photo if fit == "pad" else output
-        scale = int(size) / max(shape)
-        output = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
-    return Placement(crop, content, output)
 
 
 def fetch(path: Remote) -> bytes:
@@ -311,21 +266,28 @@ def _decode_open(file: BinaryIO, wish: _Wish) -> Photo:
 def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
     exif = reader.exif if wish.keep_metadata else None
     placement = place(reader.upright, wish.frame, wish.fit, wish.size)
-    used, wanted = _extent(placement.crop), _extent(placement.content)
+    used, wanted = extent(placement.crop), extent(placement.content)
     scale = max(wanted[0] / used[0], wanted[1] / used[1])  # what is finer the model cannot see
-    if wish.search and (faces := _find(reader, wish.search, scale)):
-        canvas = _canvas(reader, wish.size) if wish.search.paste else None
-        return Photo(tuple(_face(reader, face, wish) for face in faces), exif, sha256, faces, canvas)
+    if wish.search:
+        if portrait := _find_portrait(reader, wish.search, scale):
+            placement = step_back(placement, portrait, wish.frame)
+        elif faces := _find(reader, wish.search, scale):
+            canvas = _canvas(reader, wish.size) if wish.search.paste else None
+            return Photo(tuple(_face(reader, face, wish) for face in faces), exif, sha256, faces, canvas)
     return Photo((_whole(reader, wish.frame, placement, scale),), exif, sha256)
 
 
+def _find_portrait(reader: Reader, search: Search, scale: float) -> Frame | None:
+    """The square around the face of a portrait; None for other photos. A whole one is loaded by `scale` smaller."""
+    if not search.whole:
+        return None
+    first = search.first_scale(reader.upright)
+    return search.portrait(_small(reader.load(max(scale, first)), first), reader.upright)
+
+
 def _find(reader: Reader, search: Search, scale: float) -> tuple[Frame, ...]:
-    """The faces that are to be converted one by one; none where the photo is to be as a whole, by `scale` smaller."""
+    """The faces that are to be converted one by one; the whole photo would be converted by `scale` smaller."""
     size = reader.upright
-    if search.whole:
-        first = search.first_scale(size)
-        if search.sees_portrait(_small(reader.load(max(scale, first)), first), size):
-            return ()
     wanted = search.scale(size)
     return search.frames(_small(reader.load(1.0 if search.paste else max(scale, wanted)), wanted), size)
 
@@ -379,7 +341,3 @@ def _bounds(face: Frame) -> Box:
     turn = math.radians(face.angle)
     reach = face.side / 2 * (abs(math.cos(turn)) + abs(math.sin(turn)))
     return round(face.x - reach), round(face.y - reach), round(face.x + reach), round(face.y + reach)
-
-
-def _extent(box: Box) -> Size:
-    return box[2] - box[0], box[3] - box[1]

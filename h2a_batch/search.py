@@ -46,28 +46,33 @@ class Search:
         return min(1.0, NARROWEST / self._narrowest(size))
 
     def first_scale(self, size: tuple[int, int]) -> float:
-        """The same, for `sees_portrait`."""
+        """The same, for `portrait`."""
         return min(1.0, NARROWEST * _LARGE / max(size))
 
-    def sees_portrait(self, picture: Pixels, size: tuple[int, int]) -> bool:
-        """Whether a photo is a portrait already, by a quick look for large faces alone.
+    def portrait(self, picture: Pixels, size: tuple[int, int]) -> Frame | None:
+        """Returns the square around the face of a photo that is a portrait already, in the photo's pixels; else None.
+
+        It takes a quick look for large faces alone.
 
         Args:
             picture: the photo, uint8 RGB, as small as `first_scale` allows or larger.
             size: the photo's own.
         """
         least, (usual, large) = self._narrowest(size), (max(size) / part for part in (_USUAL, _LARGE))
-        if COMPANY * self._portrait(picture, size, max(least, usual)) >= usual:  # company would have been seen, too
-            return True
-        return self._portrait(picture, size, max(least, large)) > 0
+        seen = self._portrait(picture, size, max(least, usual))
+        if seen is None or COMPANY * seen[0] < usual:  # company may have been too small to be seen
+            seen = self._portrait(picture, size, max(least, large))
+        return seen and seen[1]
 
-    def _portrait(self, picture: Pixels, size: tuple[int, int], smallest: float) -> float:
-        """The width of the face in a photo's pixels if a look for faces no narrower shows a portrait, else 0."""
+    def _portrait(self, picture: Pixels, size: tuple[int, int], smallest: float) -> tuple[float, Frame] | None:
+        """Returns the width of a portrait's face and its square, in the photo's pixels; it looks for none narrower."""
         scale, shown = picture.shape[1] / size[0], (picture.shape[1], picture.shape[0])
         faces = self.find(picture, smallest * scale)
-        if not is_portrait(shown, faces, [frame_of(face, self.rule) for face in faces]):
-            return 0.0
-        return max(face.width for face in faces) / scale
+        frames = [frame_of(face, self.rule) for face in faces]
+        if not is_portrait(shown, faces, frames):
+            return None
+        face, frame = max(zip(faces, frames, strict=True), key=lambda pair: pair[0].width)
+        return face.width / scale, _enlarged(frame, scale)
 
     def frames(self, picture: Pixels, size: tuple[int, int]) -> tuple[Frame, ...]:
         """The squares around the faces of a photo, in its own pixels, from left to right; none where nobody is in it.
@@ -85,8 +90,12 @@ class Search:
             raise PhotoError("no-face", "no face was found in it", "--no-face convert converts it as a whole")
         frames = [frame_of(face, self.rule) for face in faces]
         largest = sorted(frames, key=lambda frame: -frame.side)[: self.most]
-        whole = [replace(frame, x=frame.x / scale, y=frame.y / scale, side=frame.side / scale) for frame in largest]
-        return tuple(sorted(whole, key=lambda frame: frame.x))
+        return tuple(sorted((_enlarged(frame, scale) for frame in largest), key=lambda frame: frame.x))
 
     def _narrowest(self, size: tuple[int, int]) -> float:
         return usual_smallest(size) if self.smallest is None else self.smallest
+
+
+def _enlarged(frame: Frame, scale: float) -> Frame:
+    """Returns a square of a copy that is smaller by `scale`, in the pixels of the photo."""
+    return replace(frame, x=frame.x / scale, y=frame.y / scale, side=frame.side / scale)

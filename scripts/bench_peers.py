@@ -1,7 +1,7 @@
 """What `scripts/bench` and `scripts/bench_curve` install and make for themselves, in build/bench (which git ignores).
 
 The peers live in an environment of their own, so that .venv stays as it is: ONNX Runtime and OpenVINO, and MindSpore,
-which reads the shipped weights back out of their MINDIR and writes them as ONNX (`bench_models.py`). About 3 GB on the
+which writes the network of the shipped model as ONNX (`bench_models.py`). About 3 GB on the
 disk, for the most part MindSpore. Deleting build/bench undoes it all.
 """
 

@@ -1,7 +1,7 @@
 """The README's pictures, made by the real commands: scripts/make_pictures [PHOTOS] [--other MODEL.mindir].
 
-PHOTOS are portraits; without it those of people who do not exist in ../shared are taken. Writes docs/*.jpg and
-docs/watch.png. Needs Chromium.
+PHOTOS are portraits; without it those of people who do not exist in ../shared are taken that no model was trained on.
+Writes models/anime-256.jpg, docs/*.jpg and docs/watch.png. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -27,10 +27,18 @@ from composites import AI_FACES, Portrait, put  # noqa: E402
 DOCS = ROOT / "docs"
 COMMAND = [sys.executable, "-m", "h2a_batch"]
 SHEET = [sys.executable, "-c", "import sys; from h2a_batch.__main__ import sheet; sys.exit(sheet())"]
-CHOSEN, FIRST = 12, 3  # photos of all that are there, from this one on
+UNSEEN = AI_FACES.parents[1] / "data" / "human2anime" / "testA"  # portraits that were kept out of training
+CHOSEN, MANY = 12, 40  # photos at equal intervals: of most pictures, and of the one of the model
 WALL = (226, 219, 207)
 TERMINAL = """<meta charset="utf-8"><body style="margin:0;background:#16181d;color:#d6dae3;
 font:15px/1.55 'DejaVu Sans Mono',monospace"><pre style="margin:20px 24px">{}</pre>"""
+
+
+def portraits(folder: Path, count: int) -> list[Path]:
+    """So many photos at equal intervals, not the best ones; of the default folder none that a model was trained on."""
+    unseen = {path.name for path in UNSEEN.iterdir()} if folder == AI_FACES else None
+    photos = [path for path in sorted(folder.glob("*.jpg")) if unseen is None or path.name in unseen]
+    return [photos[i * len(photos) // count] for i in range(min(count, len(photos)))]
 
 
 def run(*arguments: object) -> None:
@@ -47,6 +55,17 @@ def screen(tab: Page) -> Image.Image:
     data = Path(tempfile.mkdtemp(), "screen.png")
     tab.picture(data)
     return Image.open(data)
+
+
+def draw_model(photos: list[Path], folder: Path) -> None:
+    """What the shipped model makes of many portraits, as a contact sheet."""
+    (folder / "many").mkdir()
+    for photo in photos:
+        shutil.copy(photo, folder / "many")
+    run(*COMMAND, "-q", folder / "many", folder / "made")
+    look = ("--columns", 5, "--pairs-per-page", len(photos), "--labels", "none")
+    run(*SHEET, folder / "many", folder / "made", folder / "many.png", *look)
+    save(Image.open(folder / "many.png"), ROOT / "models" / "anime-256.jpg", 1280)
 
 
 def draw_report(tab: Page, page: Path) -> None:
@@ -116,13 +135,14 @@ def main() -> int:
         print(f"{given.photos}: no such folder; name one with a dozen portraits", file=sys.stderr)
         return 2
     DOCS.mkdir(exist_ok=True)
-    photos = sorted(given.photos.glob("*.jpg"))[FIRST::3][:CHOSEN]
+    photos = portraits(given.photos, CHOSEN)
     with tempfile.TemporaryDirectory() as name, browser(Path(name)) as tab:
         folder = Path(name)
         (folder / "portraits").mkdir()
         for photo in photos:
             shutil.copy(photo, folder / "portraits")
         run(*COMMAND, "-q", folder / "portraits", folder / "anime", "--report", folder)
+        draw_model(portraits(given.photos, MANY), folder)
         draw_report(tab, folder / "report.html")
         draw_watch(tab, photos, folder)
         draw_faces(photos, folder)

@@ -16,7 +16,9 @@ from PIL import Image, ImageCms, ImageFile, features
 from h2a_batch.card import Pixels
 from h2a_batch.errors import PhotoError
 from h2a_batch.files import replacing, temporary_path
-from h2a_batch.image import HAVE_HEIF, Photo, decode, encode, finish, place
+from h2a_batch.fit import place, step_back
+from h2a_batch.framing import CLOSE_UP, Frame
+from h2a_batch.image import HAVE_HEIF, Photo, decode, encode, finish
 from h2a_batch.kinds import sniff
 from h2a_batch.png import encode_png
 
@@ -87,6 +89,33 @@ def test_pixels_survive_the_way_to_the_model_and_back(
     tensor = pixels.to_tensor(images)
     assert tensor.shape == pixels.shape(3) and tensor.dtype == np.float32 and tensor.flags.c_contiguous
     assert np.array_equal(np.stack(pixels.to_images(tensor)), np.stack(images))
+
+
+@given(
+    width=st.integers(1, 9000),
+    height=st.integers(1, 9000),
+    x=st.floats(0, 1),
+    y=st.floats(0, 1),
+    near=st.floats(1.0, 4.0),
+    fit=st.sampled_from(["pad", "crop"]),
+)
+def test_a_close_up_is_put_where_its_face_belongs(
+    width: int, height: int, x: float, y: float, near: float, fit: str
+) -> None:
+    before = place((width, height), FRAME, fit, "model")
+    used = before.crop[2] - before.crop[0], before.crop[3] - before.crop[1]
+    face = Frame(before.crop[0] + x * used[0], before.crop[1] + y * used[1], near * max(used), 0)
+    after = step_back(before, face, FRAME)
+    if near < CLOSE_UP:
+        assert after == before
+        return
+    left, top, right, bottom = after.content
+    assert 0 <= left < right <= FRAME[0] and 0 <= top < bottom <= FRAME[1]
+    assert (after.crop, after.output) == (before.crop, before.output)
+    scale = FRAME[0] / face.side
+    assert right - left == max(1, round(used[0] * scale)) and bottom - top == max(1, round(used[1] * scale))
+    middle = left + x * used[0] * scale  # of the face, in the frame: where it belongs unless the photo would stick out
+    assert middle == pytest.approx(FRAME[0] / 2, abs=2) or left <= 1 or right >= FRAME[0] - 1
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF"])

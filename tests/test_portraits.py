@@ -20,9 +20,13 @@ from conftest import PHOTOS, ROOT, Command, command_line, leftovers, tree
 from PIL import Image
 
 from h2a_batch import convert_folder
-from h2a_batch.framing import cut
+from h2a_batch.card import FaceRule
+from h2a_batch.faces import Detector
+from h2a_batch.framing import cut, frame_of
 from h2a_batch.generator import Generator
+from h2a_batch.image import decode, finish
 from h2a_batch.ledger import Ledger
+from h2a_batch.search import Search
 
 pytestmark = pytest.mark.slow
 
@@ -228,3 +232,22 @@ def test_without_the_detector_nothing_runs_and_no_photo_is_blamed(tmp_path: Path
     assert (tmp_path / "in" / "a.jpg").exists() and not (tmp_path / "out").exists()
     done = subprocess.run([*command, "--faces", "off"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_close_up_is_shown_to_the_generator_from_further_away(tmp_path: Path) -> None:
+    """The head has the size that the generator knows, and the output shows what the photo shows, as large as ever."""
+    detector, rule = Detector(), FaceRule()
+    search = Search(detector.find, rule, None, 50, "convert")
+    for portrait in own_portraits():
+        reach = 0.65 * portrait.width
+        box = (portrait.x - reach, portrait.y - 1.1 * reach, portrait.x + reach, portrait.y + 1.1 * reach)
+        portrait.image.crop(tuple(map(round, box))).resize((520, 572)).save(tmp_path / "near.png")
+        photo, whole = (decode(tmp_path / "near.png", (256, 256), "pad", "model", search=s) for s in (search, None))
+        (seen,) = detector.find(photo.pixels, 28)
+        assert 0.8 < frame_of(seen, rule).side / 256 < 1.25
+        assert frame_of(detector.find(whole.pixels, 28)[0], rule).side > 1.15 * 256, "it would have been too near"
+        assert photo.placement.output == whole.placement.output and not photo.faces
+        (made,) = finish(photo, [photo.pixels], keep_alpha=True)
+        (plain,) = finish(whole, [whole.pixels], keep_alpha=True)
+        assert made.size == plain.size
+        assert np.abs(np.asarray(made, float) - np.asarray(plain, float)).mean() < 6, "the same part of the photo"

@@ -13,7 +13,7 @@ import pytest
 from conftest import PHOTOS, ROOT, SHARED
 from PIL import Image
 
-from train import evaluate
+from train import evaluate, metrics
 from train.errors import TrainError
 
 DATA = SHARED / "data"
@@ -39,27 +39,48 @@ def test_kid_is_the_paper_s_sum() -> None:
 
     within = [np.mean([kernel(a, b) for a, b in permutations(z, 2)]) for z in (x, y)]
     between = np.mean([kernel(a, b) for a in x for b in y])
-    assert evaluate.kid(x, y) == pytest.approx(1000 * (sum(within) - 2 * between))
+    assert metrics.kid(x, y) == pytest.approx(1000 * (sum(within) - 2 * between))
 
 
 def test_kid_is_unbiased_and_its_error_is_its_spread() -> None:
-    values = np.array([evaluate.kid(normal(2 * i, 60), normal(2 * i + 1, 60)) for i in range(300)])
+    values = np.array([metrics.kid(normal(2 * i, 60), normal(2 * i + 1, 60)) for i in range(300)])
     assert abs(values.mean()) < 4 * values.std() / np.sqrt(300), "equal distributions score 0 on average"
-    far = np.array([evaluate.kid(normal(2 * i, 60), normal(2 * i + 1, 60, 1.0)) for i in range(300)])
-    errors = [evaluate.kid_error(normal(2 * i, 60), normal(2 * i + 1, 60, 1.0)) for i in range(20)]
+    far = np.array([metrics.kid(normal(2 * i, 60), normal(2 * i + 1, 60, 1.0)) for i in range(300)])
+    errors = [metrics.kid_error(normal(2 * i, 60), normal(2 * i + 1, 60, 1.0)) for i in range(20)]
     assert far.mean() > 20 * values.std()
     assert 0.6 < np.mean(errors) / far.std() < 1.6
-    assert np.isnan(evaluate.kid_error(normal(0, 3), normal(1, 3)))
+    assert np.isnan(metrics.kid_error(normal(0, 3), normal(1, 3)))
 
 
 def test_structure_is_one_for_itself_and_minus_one_for_its_negative() -> None:
     picture = evaluate.square(PORTRAITS[0], 224)
-    assert evaluate.correlation(picture, picture) == pytest.approx(1)
-    assert evaluate.correlation(picture, 255 - picture) == pytest.approx(-1, abs=1e-3)
-    assert evaluate.correlation(picture, np.full_like(picture, 9)) == 0
-    assert abs(evaluate.correlation(picture, evaluate.square(PORTRAITS[1], 224))) < 0.95
+    assert metrics.correlation(picture, picture) == pytest.approx(1)
+    assert metrics.correlation(picture, 255 - picture) == pytest.approx(-1, abs=1e-3)
+    assert metrics.correlation(picture, np.full_like(picture, 9)) == 0
+    assert abs(metrics.correlation(picture, evaluate.square(PORTRAITS[1], 224))) < 0.95
     darker = (picture * 0.5).astype(np.uint8)
-    assert evaluate.correlation(picture, darker) > 0.999
+    assert metrics.correlation(picture, darker) > 0.999
+
+
+def test_own_structure_and_diversity_see_one_face_for_everybody() -> None:
+    """Everybody gets the mean of the photos with a little noise: structure is high, own structure is not."""
+    squares = [evaluate.square(path, 224) for path in PORTRAITS]
+    before = np.stack([metrics.luminance(picture) for picture in squares])
+    template = before.mean(0) + np.random.default_rng(0).normal(0, 2, before.shape)
+    assert np.corrcoef(before[0], template[0])[0, 1] > 0.5
+    assert metrics.own_structure(before, before) == pytest.approx(1)
+    assert metrics.own_structure(before, 255 - before) == pytest.approx(-1)
+    assert abs(metrics.own_structure(before, template)) < metrics.COLLAPSED_OWN_STRUCTURE
+    faint = before.mean(0) + 0.3 * (before - before.mean(0))
+    assert metrics.own_structure(before, faint) == pytest.approx(0.3 / metrics.CONTRAST_FLOOR)
+
+    real = normal(0, 60)
+    assert metrics.diversity(real, real) == pytest.approx(1)
+    assert metrics.diversity(3 * real, real) == pytest.approx(1), "length does not matter"
+    assert metrics.diversity(np.repeat(real[:1], 9, axis=0), real) == pytest.approx(0, abs=1e-6)
+    half = metrics.diversity(real[0] + 0.3 * normal(1, 60), real)
+    assert 0.1 < half < metrics.COLLAPSED_DIVERSITY
+    assert metrics.has_collapsed(half, None) and metrics.has_collapsed(1, 0.1) and not metrics.has_collapsed(0.9, 0.8)
 
 
 def test_pairs_go_by_name(tmp_path: Path) -> None:
@@ -78,10 +99,15 @@ def test_a_limit_takes_pictures_at_equal_intervals(many: Path) -> None:
 
 
 def test_the_table_names_the_score_in_full() -> None:
-    scores = [evaluate.Score("model x", 10, 325.24, 9.9, 0.9684, 10), evaluate.Score("o", 5, 2.5, 3.0, None, 0)]
+    scores = [
+        evaluate.Score("model x", 10, 325.24, 9.9, 0.9684, 0.7, 0.8123, 10),
+        evaluate.Score("o", 5, 2.5, 3.0, None, None, 0.62, 0),
+    ]
     lines = evaluate.table(scores).splitlines()
-    assert "KID-EfficientNetLite0 x1000" in lines[0] and "325.2 \u00b1 9.9" in lines[1] and lines[1].endswith("0.968")
-    assert lines[2].endswith("-")
+    assert "KID-EfficientNetLite0 x1000" in lines[0] and "325.2 \u00b1 9.9" in lines[1]
+    assert lines[1].split()[-3:] == ["0.968", "0.700", "0.812"] and lines[2].split()[-3:] == ["-", "-", "0.620"]
+    assert lines[3:] == ["o: one face for everybody; its KID says nothing"]
+    assert scores[1].fields()["one_face_for_everybody"] is True
     assert scores[0].fields()["KID-EfficientNetLite0_x1000"] == 325.24
 
 
@@ -132,7 +158,8 @@ def test_a_model_is_painted_scored_and_drawn(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     model, humans = json.loads(done.stdout)["results"]
     assert model["pictures"] == model["pairs"] == 6 and 0.5 < model["structure"] < 1
-    assert humans["structure"] == pytest.approx(1)
+    assert humans["structure"] == humans["own_structure"] == humans["diversity"] == pytest.approx(1)
+    assert model["own_structure"] > 0.5 and not model["one_face_for_everybody"]
     assert model["KID-EfficientNetLite0_x1000"] > humans["KID-EfficientNetLite0_x1000"]
     assert sorted(p.stem for p in keep.iterdir()) == [p.stem for p in PORTRAITS]
     with Image.open(grid) as image:
@@ -153,4 +180,7 @@ def test_the_reference_scores_what_is_on_record() -> None:
     assert (reference["pictures"], reference["pairs"]) == (50, 50)
     assert reference["KID-EfficientNetLite0_x1000"] == pytest.approx(138.2, abs=1)
     assert reference["structure"] == pytest.approx(0.665, abs=0.01)
+    assert reference["own_structure"] == pytest.approx(0.565, abs=0.01)
+    assert reference["diversity"] == pytest.approx(0.912, abs=0.01)
+    assert anime["diversity"] == pytest.approx(1, abs=0.02)
     assert anime["KID-EfficientNetLite0_x1000"] == pytest.approx(2.5, abs=1) and anime["structure"] is None

@@ -35,6 +35,12 @@ def affine(x: Array, matrix: NDArray[np.float64]) -> Array:
     across, along = (np.arange(side) * 2.0 + 1 - side for side in (width, height))
     across, along = across[None] / width, along[:, None] / height
     columns, rows = (m[0] * across + m[1] * along + m[2] for m in matrix)
+    return sampled(x, columns, rows)
+
+
+def sampled(x: Array, columns: NDArray[np.float64], rows: NDArray[np.float64]) -> Array:
+    """(C, H, W) at the places (h, w), in units of half the side from the middle: bilinear, mirrored outside."""
+    height, width = x.shape[1:]
     left, right, share_x = _neighbours(columns, width)
     above, below, share_y = _neighbours(rows, height)
     upper = x[:, above, left] * (1 - share_x) + x[:, above, right] * share_x

@@ -23,6 +23,7 @@ from h2a_batch.files import replacing
 from train.cyclegan import CycleGAN
 from train.distill import Distillation
 from train.errors import TrainError
+from train.fine import FineTraining
 from train.models import Model
 from train.parallel import ALONE, Workers
 from train.weights import load_network, network_arrays, read_weights
@@ -47,9 +48,14 @@ def save(folder: Path, model: Model, step: int, workers: Workers = ALONE) -> Non
     if workers.leads:
         with replacing(folder / CHECKPOINT) as file:
             np.savez(file, about=np.array(json.dumps(about)), **arrays)
-        with replacing(folder / WEIGHTS) as file:  # the parameters' names begin with their network's
-            np.savez(file, **{k: v for cell in model.networks().values() for k, v in network_arrays(cell).items()})
+        save_weights(folder / WEIGHTS, model)
     workers.mean([0.0])
+
+
+def save_weights(path: Path, model: Model) -> None:
+    """Writes the networks alone, as `train.weights` reads them; whole or not at all."""
+    with replacing(path) as file:  # the parameters' names begin with their network's
+        np.savez(file, **{k: v for cell in model.networks().values() for k, v in network_arrays(cell).items()})
 
 
 def load(folder: Path, model: Model, workers: Workers = ALONE) -> int:
@@ -79,7 +85,7 @@ def load(folder: Path, model: Model, workers: Workers = ALONE) -> int:
     return step
 
 
-def start_from(path: Path, model: CycleGAN | Distillation) -> list[str]:
+def start_from(path: Path, model: CycleGAN | Distillation | FineTraining) -> list[str]:
     """The model's networks that a weights file has, by name; those of the other kind of training are left alone.
 
     A generator that the file lacks starts as its average there, an average that it lacks as its generator.

@@ -28,11 +28,14 @@ AT_LEAST_1 = (
     *("identity_every", "log_every", "sample_every", "save_every", "collapse_steps", "distill_layers"),
 )
 NOT_NEGATIVE = (
-    *("decay_steps", "pool", "rate", "d_rate", "cycle", "identity", "luminance", "luminance_start"),
+    *("score_every", "decay_steps", "pool", "rate", "d_rate", "cycle", "identity", "luminance", "luminance_start"),
     *("d_width_a", "cycle_start", "cycle_steps", "cycle_b", "cycle_noise", "identity_start", "identity_steps"),
     *("own_structure", "own_colour", "projected", "projected_rate", "warmup_steps", "ema_warmup"),
     *("adversarial", "recon", "distill"),
+    *("agreement", "features", "patch", "photos", "gan_start", "gan_steps"),
 )
+FINE = "fine"  # the generator that is trained otherwise than the rest
+JOINED = "coarse-to-fine"  # what it is the second half of
 SHARES = ("flip", "beta1", "beta2", "ema", "ema_start", "rate_floor", "identity_share", "own_structure")
 
 
@@ -71,6 +74,16 @@ class Config:
     recon: float = 10.0
     distill: float = 0.01
     distill_layers: int = 4
+    # The fine half (`train.fine`), which is what `generator = "fine"` trains; of its loss 0 leaves a term out
+    crop: int = 128  # pixels a side of what a step sees
+    coarse: str = ""  # weights of the coarse half, whose pictures of faces are half of each batch; "": there are none
+    coarse_options: dict[str, Any] = field(default_factory=dict)
+    agreement: float = 1.0
+    features: float = 0.1
+    patch: float = 1.0  # of the PatchGAN, times `adversarial`; `projected` is that of the other discriminator
+    photos: float = 1.0  # of both, for what is made of faces
+    gan_start: int = 300  # the step from which `adversarial` grows linearly from 0
+    gan_steps: int = 300  # to its full size
     # Loss
     gan: str = "lsgan"
     cycle: float = 10.0
@@ -112,6 +125,8 @@ class Config:
     log_every: int = 10
     sample_every: int = 500
     save_every: int = 1000
+    score_every: int = 0  # 0: no scores, and no best.npz
+    score_pictures: int = 100  # of each domain
     samples: int = 8
     collapse_steps: int = 300  # ends the run after so many collapsed ones in a row
 
@@ -127,6 +142,7 @@ class Config:
         _require(0 < self.smallest_crop <= 1, "smallest_crop", self, "must be above 0, at most 1")
         for name in SHARES:
             _require(0 <= getattr(self, name) <= 1, name, self, "must be between 0 and 1")
+        _require(self.score_pictures >= 2, "score_pictures", self, "must be 2 or more")
         _require(self.decay_steps <= self.steps, "decay_steps", self, f"must not be more than steps ({self.steps})")
         _require(self.size % 16 == 0, "size", self, "must be divisible by 16")
         _require(self.size % self.luminance_cell == 0, "luminance_cell", self, f"must divide size ({self.size})")
@@ -135,6 +151,9 @@ class Config:
         if getattr(self, own):
             _require(self.batch >= 2, own, self, "needs a batch of 2 or more, whose mean picture is taken away")
             _require(self.size % 32 == 0, own, self, f"needs a size divisible by 32, not {self.size}")
+        _require(self.coarse == "" or self.generator == FINE, "coarse", self, f"is for generator = {FINE!r} alone")
+        if self.generator == FINE:
+            _check_fine(self)
         for name, known in (("affine_a", AFFINE), ("affine_b", AFFINE), ("jitter_a", JITTER)):
             self._check_table(name, known)
 
@@ -155,6 +174,11 @@ class Config:
         rising = min(1.0, step / max(self.warmup_steps, 1))
         falling = min(1.0, max(self.rate_floor, (self.steps + 1 - step) / (self.decay_steps + 1)))
         return self.rate * rising * falling
+
+    def gan_at(self, step: int) -> float:
+        """The factor of the GAN terms of the fine half."""
+        grown = (step - self.gan_start) / max(self.gan_steps, 1)
+        return self.adversarial * min(1.0, max(0.0, grown))
 
     def cycle_at(self, step: int) -> float:
         return _between(self.cycle_start, self.cycle, step, self.cycle_steps)
@@ -220,6 +244,13 @@ def config_from(fields: Mapping[str, Any], origin: object) -> Config:
     fields = {**DISTILLATION, **fields} if fields.get("teacher") else fields
     converted = {name: float(value) if known[name] == "float" else value for name, value in fields.items()}
     return Config(**converted)
+
+
+def _check_fine(config: Config) -> None:
+    _require(config.teacher == "", "teacher", config, f"is not for generator = {FINE!r}")
+    _require(config.crop % 32 == 0, "crop", config, "must be divisible by 32")
+    _require(0 < config.crop <= config.size, "crop", config, f"must be above 0, at most size ({config.size})")
+    _require(config.batch >= 2 or not config.coarse, "coarse", config, "needs a batch of 2 or more")
 
 
 def _between(start: float, end: float, step: int, steps: int) -> float:

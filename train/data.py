@@ -97,13 +97,13 @@ def domains(config: Config, workers: Workers = ALONE) -> tuple[Domain, Domain]:
     return Domain(root / config.domain_a, config, A, workers), Domain(root / config.domain_b, config, B, workers)
 
 
-def fixed_pictures(config: Config) -> tuple[Array, Array]:
-    """For samples: from testA and testB beside the training folders where they are, else from the training pictures."""
+def held_out(config: Config, count: int) -> tuple[Array, Array]:
+    """Up to `count` of each domain: from testA and testB beside the training folders, else pictures of training."""
     root, result = Path(config.data), []
     for name, stream in ((config.domain_a, A), (config.domain_b, B)):
         test = root / name.replace("train", "test")
         folder = test if test.is_dir() else root / name
-        result.append(Domain(folder, config, stream).fixed(config.samples))
+        result.append(Domain(folder, config, stream).fixed(count))
     return result[0], result[1]
 
 

@@ -167,7 +167,10 @@ class Distillation:
 
     def samples(self, x: Array, y: Array) -> list[Array]:
         """Faces, the teacher's pictures of them, those of the student's average."""
-        return [x, translated(lambda picture: self.teach(picture)[0], x), translated(self.ema, x)]
+        return [x, translated(lambda picture: self.teach(picture)[0], x), self.paint(x)]
+
+    def paint(self, x: Array) -> Array:
+        return translated(self.ema, x)
 
 
 def read_teacher(config: Config) -> dict[str, Arrays]:

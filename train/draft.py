@@ -25,4 +25,6 @@ def lines(fields: Mapping[str, object]) -> str:
 
 def toml(value: object) -> str:
     """A value as TOML; a file name may hold bytes that are no text: they become question marks."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name} = {toml(item)}' for name, item in value.items())}}}"
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()

@@ -1,8 +1,4 @@
-"""Scores of anime faces: KID-EfficientNetLite0 against real ones, and how much of the input's structure is kept.
-
-KID is the unbiased squared maximum mean discrepancy with a cubic kernel (arXiv 1801.01401, section 4). The paper takes
-Inception's features; here they are EfficientNet-Lite0's, so the figures compare with no Inception KID.
-"""
+"""Scores of folders of anime faces: against real ones, and against the photos they were made from (`train.metrics`)."""
 
 from __future__ import annotations
 
@@ -19,11 +15,10 @@ from h2a_batch.files import replacing
 from h2a_batch.image import decode, encode
 from h2a_batch.source import Scan, Source, scan
 from train.errors import TrainError
+from train.metrics import correlation, diversity, has_collapsed, kid, kid_error, luminance, own_structure
 
 KID_NAME = "KID-EfficientNetLite0"
 FEATURE_SIZE = 224  # pixels: EfficientNet-Lite0's own
-LUMINANCE_SIZE = 32
-SUBSETS, SUBSET_SIZE = 100, 50  # of the standard error
 ENDINGS = ("_anime", "_human")  # what names of a pair may differ by, as in 151_human.jpg and 151_anime.jpg
 
 T = TypeVar("T")
@@ -35,7 +30,7 @@ Extractor = Callable[[Iterator[NDArray[np.uint8]]], Features]  # (224, 224, 3) u
 class Score:
     """One row of the table; KID and its standard error are multiplied by 1000, as usual.
 
-    `structure` is the mean over `pairs` inputs and outputs, None where no names pair.
+    `structure` and `own_structure` are means over `pairs` of input and output; None where there are too few pairs.
     """
 
     name: str
@@ -43,62 +38,18 @@ class Score:
     kid: float
     kid_error: float
     structure: float | None
+    own_structure: float | None
+    diversity: float
     pairs: int
+
+    @property
+    def one_face_for_everybody(self) -> bool:
+        return has_collapsed(self.diversity, self.own_structure)
 
     def fields(self) -> dict[str, object]:
         """For JSON, with the score under its full name."""
-        fields = asdict(self)
+        fields = {**asdict(self), "one_face_for_everybody": self.one_face_for_everybody}
         return {(k.replace("kid", f"{KID_NAME}_x1000")): v for k, v in fields.items()}
-
-
-def kid(x: Features, y: Features) -> float:
-    """Unbiased MMD^2 of features (M, D) and (N, D), kernel (a.b / D + 1)^3, times 1000; may fall below 0 by chance."""
-    return 1000 * _unbiased(_kernel(x, x), _kernel(y, y), _kernel(x, y))
-
-
-def kid_error(x: Features, y: Features, seed: int = 0) -> float:
-    """The standard error of `kid`, estimated by subsets.
-
-    The spread over SUBSETS random pairs of subsets of at most SUBSET_SIZE, without replacement, scaled to the whole by
-    sqrt(subset / whole). Not a bootstrap: repeated pictures would bias the unbiased estimate upwards.
-    """
-    m, n = len(x), len(y)
-    k, j = min(SUBSET_SIZE, m // 2), min(SUBSET_SIZE, n // 2)
-    if min(k, j) < 2:
-        return float("nan")
-    kernels, random = (_kernel(x, x), _kernel(y, y), _kernel(x, y)), np.random.default_rng(seed)
-    values = []
-    for _ in range(SUBSETS):
-        a, b = random.choice(m, k, replace=False), random.choice(n, j, replace=False)
-        values.append(_unbiased(kernels[0][np.ix_(a, a)], kernels[1][np.ix_(b, b)], kernels[2][np.ix_(a, b)]))
-    # Subsets of a finite set overlap, which hides spread: by the factor 1 - k / m of sampling without replacement.
-    share = (k + j) / (m + n)
-    return 1000 * float(np.std(values, ddof=1) * np.sqrt(share / (1 - share)))
-
-
-def _kernel(x: Features, y: Features) -> Features:
-    kernel: Features = (x @ y.T / x.shape[1] + 1) ** 3
-    return kernel
-
-
-def _unbiased(xx: Features, yy: Features, xy: Features) -> float:
-    m, n = xy.shape
-    within = (xx.sum() - np.trace(xx)) / (m * (m - 1)) + (yy.sum() - np.trace(yy)) / (n * (n - 1))
-    return float(within - 2 * xy.mean())
-
-
-def correlation(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-    """Pearson's correlation of two pictures' 32x32 luminance; 0 where one has no contrast at all."""
-    a, b = (_luminance(picture) for picture in (before, after))
-    length = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / length if length > 0 else 0.0
-
-
-def _luminance(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    small = Image.fromarray(picture).convert("L").resize((LUMINANCE_SIZE,) * 2, Image.Resampling.BOX)
-    values: NDArray[np.float64] = np.asarray(small, np.float64).ravel()
-    values = values - values.mean()
-    return values
 
 
 def list_pictures(folder: Path, limit: int | None = None) -> list[Path]:
@@ -144,10 +95,14 @@ def features_of(files: Sequence[Path], extract: Extractor) -> Features:
     return extract(square(path, FEATURE_SIZE) for path in files)
 
 
-def structure_of(pairs: Sequence[tuple[Path, Path]]) -> float | None:
-    """The mean correlation of the pairs, 1 where luminance is kept, 0 where nothing of it is; None without pairs."""
-    values = [correlation(square(a, FEATURE_SIZE), square(b, FEATURE_SIZE)) for a, b in pairs]
-    return float(np.mean(values)) if values else None
+def structures_of(pairs: Sequence[tuple[Path, Path]]) -> tuple[float | None, float | None]:
+    """Returns the mean structure and the own structure of inputs and outputs; None where there are too few pairs."""
+    squares = [(square(a, FEATURE_SIZE), square(b, FEATURE_SIZE)) for a, b in pairs]
+    if not squares:
+        return None, None
+    before, after = (np.stack([luminance(pair[side]) for pair in squares]) for side in (0, 1))
+    own = own_structure(before, after) if len(squares) > 1 else None
+    return float(np.mean([correlation(a, b) for a, b in squares])), own
 
 
 def score(
@@ -155,7 +110,9 @@ def score(
 ) -> Score:
     """The row of one set of outputs against the features of real anime faces."""
     found = features_of(outputs, extract)
-    return Score(name, len(outputs), kid(found, real), kid_error(found, real), structure_of(pairs), len(pairs))
+    structure, own = structures_of(pairs)
+    error = kid_error(found, real)
+    return Score(name, len(outputs), kid(found, real), error, structure, own, diversity(found, real), len(pairs))
 
 
 def paint_files(model: str, humans: Sequence[Path], out: Path) -> list[Path]:
@@ -181,14 +138,14 @@ def save(pixels: NDArray[np.uint8], path: Path, quality: int = 95) -> None:
 
 
 def table(scores: Sequence[Score]) -> str:
-    """The scores as text, one line each."""
-    heads = ("", "pictures", f"{KID_NAME} x1000", "structure")
+    """The scores as text, one line each; a line below for each generator that has collapsed."""
+    heads = ("", "pictures", f"{KID_NAME} x1000", "structure", "own structure", "diversity")
     rows = [
         (
             s.name,
             str(s.pictures),
             f"{s.kid:.1f} \u00b1 {s.kid_error:.1f}",
-            "-" if s.structure is None else f"{s.structure:.3f}",
+            *("-" if value is None else f"{value:.3f}" for value in (s.structure, s.own_structure, s.diversity)),
         )
         for s in scores
     ]
@@ -197,4 +154,5 @@ def table(scores: Sequence[Score]) -> str:
         [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         for row in (heads, *rows)
     ]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    warnings = [f"{s.name}: one face for everybody; its KID says nothing" for s in scores if s.one_face_for_everybody]
+    return "\n".join(["  ".join(line).rstrip() for line in lines] + warnings)

@@ -23,17 +23,18 @@ import numpy as np
 from tqdm import tqdm
 
 from h2a_batch.files import hold, replacing, sha256_of
-from train import checkpoint, report
-from train.config import Config, read_config
+from train import best, checkpoint, report
+from train.config import FINE, Config, read_config
 from train.cyclegan import CycleGAN
-from train.data import POOLS, Array, batches, fixed_pictures, random_of
+from train.data import POOLS, Array, batches, held_out, random_of
 from train.distill import Distillation
 from train.errors import TrainError
+from train.fine import FineTraining
 from train.models import Model, Unpaired
 from train.networks import total_stride
 from train.parallel import ALONE, Workers
 
-Networks = TypeVar("Networks", CycleGAN, Distillation)
+Networks = TypeVar("Networks", CycleGAN, Distillation, FineTraining)
 
 CONSTANT = 0.01  # standard deviation of a picture in [-1, 1] below which it shows nothing
 CERTAIN = 1e-5  # loss of the discriminators below which the generators learn nothing
@@ -60,7 +61,8 @@ def fit(
 def train_steps(config: Config, out: Path, model: Model, first: int, last: int, workers: Workers) -> int:
     """The loop over the steps first to last."""
     read = wanted_pictures(config)
-    recorder = report.Recorder(config, out, model, fixed_pictures(read), first, workers)
+    recorder = report.Recorder(config, out, model, held_out(read, config.samples), first, workers)
+    scorer = best.Scorer(read, out, first) if config.score_every and workers.leads else None
     watch, step = Watch(config.collapse_steps, model.discriminator_losses), first - 1
     with interruption() as received, recorder.bar:
         for step, x, y in batches(read, first, last, workers):
@@ -69,6 +71,8 @@ def train_steps(config: Config, out: Path, model: Model, first: int, last: int, 
             losses, flat, stopped = agreed(workers, losses, is_flat(made), bool(received))
             watch.check(step, losses, flat)
             recorder.step(step, losses, len(x), at_once=step == last or stopped)
+            if scorer and (step % config.score_every == 0 or step == config.steps):
+                recorder.say(str(scorer.score(step, model)))
             if step % config.save_every == 0 or step == last or stopped:
                 checkpoint.save(out, model, step, workers)
             if stopped:
@@ -86,7 +90,9 @@ def agreed(
 
 
 def model_of(config: Config, workers: Workers = ALONE) -> Model:
-    """CycleGAN or, where there is a teacher, a distillation, each as `build` says."""
+    """CycleGAN as `build` says; where there is a teacher, a distillation; for the fine half, that one's own."""
+    if config.generator == FINE:
+        return started(config, FineTraining(config, workers), workers)
     if config.teacher:
         return started(config, Distillation(config, workers), workers)
     return Unpaired(config, build(config, workers))
@@ -102,7 +108,12 @@ def started(config: Config, model: Networks, workers: Workers) -> Networks:
 
 
 def wanted_pictures(config: Config) -> Config:
-    """A distillation from nothing but the teacher's pictures reads faces alone: there may be no domain B."""
+    """A distillation from nothing but the teacher's pictures reads faces alone: there may be no domain B.
+
+    The fine half by itself reads anime alone.
+    """
+    if config.generator == FINE and not config.coarse:
+        return dataclasses.replace(config, domain_a=config.domain_b)
     faces = bool(config.teacher) and config.reals == "teacher"
     return dataclasses.replace(config, domain_b=config.domain_a) if faces else config
 
@@ -125,6 +136,8 @@ def open_run(config: Config, out: Path, model: Model, resume: bool, workers: Wor
     about: dict[str, object] = {"seed": config.seed, "workers": workers.size, **checkpoint.versions()}
     if config.teacher:
         about["teacher_sha256"] = sha256_of(Path(config.teacher))
+    if config.coarse:
+        about["coarse_sha256"] = sha256_of(Path(config.coarse))
     done = resumed(config, out, model, about, workers) if resume else 0
     if not workers.leads:
         return done
@@ -142,9 +155,9 @@ def open_run(config: Config, out: Path, model: Model, resume: bool, workers: Wor
 def resumed(config: Config, out: Path, model: Model, about: dict[str, object], workers: Workers) -> int:
     """Loads the run's checkpoint and tells what differs from the run that was; returns the last step that is done."""
     old = read_config(out / "config.toml")
-    if bool(old.teacher) != bool(config.teacher):
-        kinds = ("CycleGAN, without a teacher", f"a distillation, from --teacher {old.teacher}")
-        raise TrainError(f"{out}: is a run of {kinds[bool(old.teacher)]}; resume it as that, or choose another --out")
+    if kind(old) != kind(config):
+        was = f"{kind(old)} {old.teacher}".strip()
+        raise TrainError(f"{out}: is a run of {was}; resume it as that, or choose another --out")
     done = checkpoint.load(out, model, workers)
     if not workers.leads:
         return done
@@ -156,6 +169,13 @@ def resumed(config: Config, out: Path, model: Model, about: dict[str, object], w
         if value != getattr(old, name):
             tqdm.write(f"resumed with {name} = {value!r} (was {getattr(old, name)!r})")
     return done
+
+
+def kind(config: Config) -> str:
+    """What a run of this config is, in words; runs of two kinds do not go on from one another."""
+    if config.generator == FINE:
+        return "the fine half"
+    return "a distillation, from --teacher" if config.teacher else "CycleGAN, without a teacher"
 
 
 class Watch:

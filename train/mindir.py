@@ -74,11 +74,13 @@ MOVED = {
     "ReduceMean": _signature(2, "keep_dims"),
     # x, bias; the layout, which an enum names in version 3 and a string in version 1.
     "BiasAdd": _signature(2, "format"),
+    # a, b; whether each of them is transposed first.
+    "MatMul": _signature(2, "transpose_a", "transpose_b"),
 }
 
 # Same inputs and attributes in both versions. The last line computes nothing: it passes values and their order on.
 UNCHANGED = frozenset(
-    "Add Conv2D Conv2DTranspose Maximum Mul ReLU Reshape Rsqrt Square Sub Tanh Transpose "
+    "Add Conv2D Conv2DTranspose Maximum Minimum Mul PReLU ReLU Reshape Rsqrt Square Sub Tanh Transpose "
     "Depend Load MakeTuple TupleGetItem UpdateState".split()
 )
 

@@ -40,6 +40,9 @@ class Model(Protocol):
     def samples(self, x: Array, y: Array) -> list[Array]:
         """The rows of the sheet of samples for pictures of the two domains."""
 
+    def paint(self, x: Array) -> Array:
+        """What the average makes of pictures of domain A: (N, 3, H, W) in [-1, 1] -> the same shape."""
+
 
 class Unpaired:
     """CycleGAN with its two pools of generated pictures, and the controller of own structure."""
@@ -75,7 +78,10 @@ class Unpaired:
 
     def samples(self, x: Array, y: Array) -> list[Array]:
         """Faces, the average G of them, anime, the average F of them."""
-        return [x, translated(self.cyclegan.ema_ab, x), y, translated(self.cyclegan.ema_ba, y)]
+        return [x, self.paint(x), y, translated(self.cyclegan.ema_ba, y)]
+
+    def paint(self, x: Array) -> Array:
+        return translated(self.cyclegan.ema_ab, x)
 
 
 def translated(generator: Any, pictures: Array) -> Array:

@@ -25,7 +25,16 @@ from numpy.typing import NDArray
 from h2a_batch import __version__
 from train.errors import TrainError
 from train.inference import is_block
-from train.networks import InstanceNorm, ReflectConv2d, ResidualBlock, UNetGenerator
+from train.networks import (
+    CoarseToFine,
+    FineBlock,
+    FineGenerator,
+    InstanceNorm,
+    ReflectConv2d,
+    ResidualBlock,
+    UNetGenerator,
+)
+from train.networks.fine import LIMIT, RESIDUAL
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -41,7 +50,8 @@ CARD_FIELDS = ("name", "description", "framing", "input", "output", "weights", "
 def onnx_bytes(cell: nn.Cell, shape: tuple[int, ...], name: str, metadata: Mapping[str, str]) -> bytes:
     """The generator as an ONNX file that has passed the full check of `onnx`; the same bytes each time.
 
-    Input `input` and output `output`, float32 (batch, 3, H, W); the batch is free, H and W are those of `shape`.
+    Input `input` and output `output`, float32 (batch, 3, H, W); the batch is free, H and W are those of `shape`, which
+    the fine half alone enlarges.
     Raises TrainError for a layer that has no known ONNX operator.
     """
     import onnx
@@ -50,7 +60,11 @@ def onnx_bytes(cell: nn.Cell, shape: tuple[int, ...], name: str, metadata: Mappi
     graph = _Graph()
     graph.cell(cell, INPUT, "")
     graph.nodes[-1].output[0] = OUTPUT
-    ends = [helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, [BATCH, *shape[1:]]) for end in (INPUT, OUTPUT)]
+    times = cell.times if isinstance(cell, FineGenerator) else 1
+    sizes = {INPUT: shape[2:], OUTPUT: [times * side for side in shape[2:]]}
+    ends = [
+        helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, [BATCH, 3, *size]) for end, size in sizes.items()
+    ]
     model: ModelProto = helper.make_model(
         helper.make_graph(graph.nodes, name, ends[:1], ends[1:], graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -153,6 +167,48 @@ def _unet(graph: _Graph, unet: UNetGenerator, x: str, path: str) -> str:
     return graph.node("Tanh", [graph.cell(unet.ups[0], x, _join(path, "ups.0"))], path)
 
 
+def _fine_block(graph: _Graph, block: FineBlock, x: str, path: str) -> str:
+    y = graph.node("Relu", [graph.cell(block.first, x, _join(path, "a"))], path)
+    factor = graph.constant(np.array(RESIDUAL, np.float32), _join(path, "factor"))
+    y = graph.node("Mul", [graph.cell(block.second, y, _join(path, "b")), factor], path)
+    return graph.node("Add", [x, y], path)
+
+
+def _fine(graph: _Graph, fine: FineGenerator, x: str, path: str) -> str:
+    scales = graph.constant(np.array([1, 1, fine.times, fine.times], np.float32), _join(path, "scales"))
+    resized = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    large = graph.node("Resize", [x, "", scales], path, **resized)
+    head = graph.node("Relu", [graph.cell(fine.head, _cells(graph, fine, x, path), _join(path, "head"))], path)
+    y = graph.node("Add", [head, graph.cell(fine.body, head, _join(path, "body"))], _join(path, "body"))
+    for name in ("up1", "up2"):
+        up = _join(path, name)
+        y = graph.node("DepthToSpace", [graph.cell(getattr(fine, name), y, up)], up, blocksize=2, mode="CRD")
+        y = graph.cell(fine.activation, y, up)
+    y = graph.node("Add", [large, graph.cell(fine.tail, y, _join(path, "tail"))], _join(path, "tail"))
+    return _clip(graph, y, LIMIT, path)
+
+
+def _cells(graph: _Graph, fine: FineGenerator, x: str, path: str) -> str:
+    """The pixels of 2x2 cells as channels, where the network wants them; ONNX has them in another order."""
+    if fine.cell == 1:
+        return x
+    phases = graph.node("SpaceToDepth", [x], path, blocksize=2)
+    order = graph.constant(np.arange(12, dtype=np.int64).reshape(4, 3).T.reshape(-1), _join(path, "order"))
+    return graph.node("Gather", [phases, order], path, axis=1)
+
+
+def _coarse_to_fine(graph: _Graph, generator: CoarseToFine, x: str, path: str) -> str:
+    cells = [generator.fine.times] * 2
+    x = graph.node("AveragePool", [x], path, kernel_shape=cells, strides=cells)
+    x = graph.cell(generator.coarse, x, _join(path, "coarse"))
+    return _clip(graph, graph.cell(generator.fine, x, _join(path, "fine")), 1, path)
+
+
+def _clip(graph: _Graph, x: str, limit: float, path: str) -> str:
+    ends = [graph.constant(np.array(end, np.float32), _join(path, f"end{end}")) for end in (-limit, limit)]
+    return graph.node("Clip", [x, *ends], path)
+
+
 def _convolution(graph: _Graph, conv: nn.Conv2d | nn.Conv2dTranspose, x: str, path: str) -> str:
     if isinstance(conv, ReflectConv2d):
         size = conv.reflect.size
@@ -193,6 +249,9 @@ Rule = Callable[[_Graph, Any, str, str], str]
 # The first that fits counts.
 RULES: tuple[tuple[type[nn.Cell] | tuple[type[nn.Cell], ...], Rule], ...] = (
     (UNetGenerator, _unet),
+    (CoarseToFine, _coarse_to_fine),
+    (FineGenerator, _fine),
+    (FineBlock, _fine_block),
     (nn.SequentialCell, _sequence),
     (ResidualBlock, _residual),
     ((nn.Conv2d, nn.Conv2dTranspose), _convolution),

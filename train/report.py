@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from h2a_batch.files import replacing
-from train.config import Config
+from train.config import FINE, JOINED, Config
 from train.data import to_picture
 from train.draft import card_text, lines
 from train.models import Model
@@ -165,5 +165,7 @@ def card(config: Config, teacher_sha256: str = "") -> str:
         teacher = {"file": Path(config.teacher).name, "network": config.teacher_network, "sha256": teacher_sha256}
         weights += f"distilled_from = {{ {', '.join(lines(teacher).splitlines())} }}\n"
     description = "A generator trained by `python -m train fit`; not described yet."
-    generator = {"network": config.generator}
-    return card_text(config.name, description, config.size, generator, config.generator_options, weights)
+    network, options = config.generator, config.generator_options
+    if network == FINE:  # which is of use behind a coarse half
+        network, options = JOINED, {"coarse": config.coarse_options, "fine": options}
+    return card_text(config.name, description, config.size, {"network": network}, options, weights)

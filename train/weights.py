@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mindspore as ms
@@ -69,6 +69,18 @@ def read_weights(path: str | Path) -> dict[str, Arrays]:
         raise WeightsError(f"{path}: not a .npz file of weights ({error})") from error
     except ValueError as error:
         raise error if isinstance(error, WeightsError) else WeightsError(f"{path}: {error}") from error
+    return _named(networks)
+
+
+def read_parts(paths: Sequence[Path]) -> dict[str, Arrays]:
+    """All networks of several files, of which each may hold a part of a network; no array may come twice."""
+    networks: dict[str, Arrays] = {}
+    for path in paths:
+        for network, arrays in read_weights(path).items():
+            known = networks.setdefault(network, {})
+            if twice := known.keys() & arrays.keys():
+                raise WeightsError(f"{path}: has {network}.{min(twice)}, which an earlier file has, too")
+            known |= arrays
     return networks
 
 
@@ -100,6 +112,13 @@ def write_weights(path: str | Path, networks: Mapping[str, nn.Cell]) -> None:
             file.write(_checkpoint_bytes(networks))
         else:
             np.savez(file, **arrays)
+
+
+def _named(networks: dict[str, Arrays]) -> dict[str, Arrays]:
+    """A file of the fine half alone need not name it: its arrays (`head.weight`, ...) are those of `ema`."""
+    if "head" not in networks:
+        return networks
+    return {"ema": {f"{first}.{rest}": array for first, part in networks.items() for rest, array in part.items()}}
 
 
 def _read_checkpoint(path: Path) -> dict[str, Arrays]:

@@ -6,13 +6,10 @@ Nothing here imports MindSpore: pytest reads this file in every run, also in one
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-WEIGHTS = Path(__file__).resolve().parents[3] / "shared" / "weights"
 
 os.environ.setdefault("GLOG_v", "4")  # read when MindSpore is imported: no log
 
@@ -20,14 +17,6 @@ os.environ.setdefault("GLOG_v", "4")  # read when MindSpore is imported: no log
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     """Leaves these tests to a process of their own."""
     return None if any("train_cases" in argument for argument in config.args) else True
-
-
-@pytest.fixture(scope="session")
-def weights() -> Path:
-    """The folder of the trained weights, which is not part of the repository."""
-    if not (WEIGHTS / "anime-256-warm.npz").exists():
-        pytest.skip("the trained weights (../shared/weights) are not there")
-    return WEIGHTS
 
 
 @pytest.fixture

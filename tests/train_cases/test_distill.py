@@ -17,7 +17,7 @@ from train_support import PHOTOS, ROOT, Array, shake
 from h2a_batch.files import sha256_of
 from train import checkpoint, report
 from train.config import Config, config_from, read_config, tomllib
-from train.data import fixed_pictures, to_picture
+from train.data import held_out, to_picture
 from train.distill import GENERATOR_LOSSES, Distillation, evenly, same_size, teacher_of
 from train.errors import TrainError
 from train.fit import Watch, fit, model_of
@@ -158,7 +158,7 @@ def test_what_a_run_leaves(teacher: Path, whole: Path) -> None:
         assert sheet.size == (2 * 64, 3 * 64)
         rows = [np.asarray(sheet.crop((0, 64 * i, 64, 64 * i + 64))).astype(int) for i in range(3)]
     config = smoke(teacher)
-    face = fixed_pictures(config)[0][0]
+    face = held_out(config, config.samples)[0][0]
     taught = teacher_of(config, read_weights(teacher)["ema"])(Tensor(face[None])).asnumpy()[0]
     for row, picture in zip(rows, (face, taught), strict=False):
         assert np.abs(row - np.asarray(to_picture(picture))).max() <= 1

@@ -232,7 +232,7 @@ def test_help_names_the_commands_without_loading_mindspore() -> None:
     assert train_command("nonsense").returncode == 2
 
 
-def test_the_shipped_model_is_what_its_card_says(weights: Path) -> None:
+def test_the_shipped_model_is_what_its_card_says() -> None:
     path = ROOT / "models" / "anime-256.mindir"
     card = card_of(path)  # checks the sha256
     assert card is not None
@@ -240,10 +240,6 @@ def test_the_shipped_model_is_what_its_card_says(weights: Path) -> None:
     assert {name: card.facts[name] for name in ("name", "limits", "licence", "training_data", "input", "output")} == {
         name: written[name] for name in ("name", "limits", "licence", "training_data", "input", "output")
     }
-    generator = build_generator(card.facts["generator"]["network"])
+    generator = build_generator(card.facts["generator"]["network"], **card.facts["generator"].get("options", {}))
     assert card.facts["generator"]["parameters"] == count_parameters(generator)
     assert card.facts["generator"]["macs"] == count_macs(generator, card.input.shape(1))
-    source = weights / "anime-256-warm.npz"
-    if card.facts["weights"]["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest():
-        check = np.load(weights / "check.npz")
-        assert np.abs(run_on_lite(path, check["x"]) - check["y"]).max() < export.MAX_DIFFERENCE

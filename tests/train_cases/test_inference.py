@@ -13,10 +13,19 @@ from train_support import Array, forward, shake
 from train.errors import TrainError
 from train.export import mindir_bytes, synthetic_pictures
 from train.inference import inference_form, phase_kernel, subpixel_kernel
+from train.inference.kernels import from_phases_kernel, to_phases_kernel
 from train.lite import run_on_lite
-from train.networks import FastGenerator, ResNetGenerator, UNetGenerator
+from train.networks import (
+    CoarseGenerator,
+    CoarseToFine,
+    FastGenerator,
+    FineGenerator,
+    ResNetGenerator,
+    UNetGenerator,
+)
 from train.weights import network_arrays
 
+COARSE, FINE = {"channels": (8, 8, 16), "blocks": 1, "refine": (1, 1)}, {"channels": 8, "blocks": 2}
 NETWORKS = {
     "fast": lambda: FastGenerator((8, 8, 16), 2, 8),
     "fast-reflect": lambda: FastGenerator((8, 8, 16), 1, 8, "reflect"),
@@ -26,6 +35,12 @@ NETWORKS = {
     "unet": lambda: UNetGenerator(4, 5),
     "unet-none": lambda: UNetGenerator(4, 5, "none"),
     "unet-shallow": lambda: UNetGenerator(4, 2),
+    "coarse": lambda: CoarseGenerator((8, 8, 16), 1, (1, 1)),
+    "coarse-reflect": lambda: CoarseGenerator((8, 8, 16), 1, (1, 0), "reflect"),
+    "fine": lambda: FineGenerator(8, 2, 8, 4),
+    "fine-2": lambda: FineGenerator(8, 2, 8, 4, 2),
+    "coarse-to-fine": lambda: CoarseToFine(COARSE, FINE),
+    "coarse-to-fine-2": lambda: CoarseToFine(COARSE, {**FINE, "times": 2}),
 }
 
 
@@ -41,8 +56,9 @@ def test_it_equals_the_network_at_any_batch_size(name: str, small_picture: Array
     assert all(np.array_equal(before[layer], array) for layer, array in network_arrays(network).items())
 
 
-def convolve(x: Array, kernel: Array) -> Array:
-    cell = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[2], pad_mode="pad", padding=kernel.shape[2] // 2)
+def convolve(x: Array, kernel: Array, stride: int = 1, padding: int | tuple[int, ...] | None = None) -> Array:
+    pads = kernel.shape[2] // 2 if padding is None else padding
+    cell = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[2], stride, pad_mode="pad", padding=pads)
     cell.weight.set_data(Tensor(kernel))
     return forward(cell, x)
 
@@ -69,6 +85,23 @@ def test_a_convolution_is_a_convolution_of_phases(size: int) -> None:
     weight = numbers.normal(size=(2, 3, size, size)).astype(np.float32)
     expected = convolve(interleave(phases), weight)
     np.testing.assert_allclose(interleave(convolve(phases, phase_kernel(weight))), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [5, 7])
+def test_a_strided_convolution_gives_the_phases_of_a_plain_one(size: int) -> None:
+    numbers = np.random.default_rng(size)
+    x = numbers.normal(size=(1, 3, 12, 10)).astype(np.float32)
+    weight = numbers.normal(size=(2, 3, size, size)).astype(np.float32)
+    phases = convolve(x, to_phases_kernel(weight), 2, size // 2)
+    np.testing.assert_allclose(interleave(phases), convolve(x, weight), atol=1e-4)
+
+
+def test_a_strided_convolution_reads_phases() -> None:
+    numbers = np.random.default_rng(0)
+    phases = numbers.normal(size=(1, 4 * 3, 6, 5)).astype(np.float32)
+    weight = numbers.normal(size=(2, 3, 3, 3)).astype(np.float32)
+    expected = convolve(interleave(phases), weight, 2)
+    np.testing.assert_allclose(convolve(phases, from_phases_kernel(weight), 1, (1, 0, 1, 0)), expected, atol=1e-4)
 
 
 def test_a_layer_without_a_rule_is_refused() -> None:

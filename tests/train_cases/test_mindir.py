@@ -32,6 +32,15 @@ class Normalised(nn.Cell):
         return ops.tanh(self.norm(self.conv(x)))
 
 
+class Multiplied(nn.Cell):
+    """Has a MatMul that transposes, a slope, and limits from both sides."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        rows = ops.reshape(ops.PReLU()(x, Tensor([0.2])), (-1, x.shape[3]))
+        product = ops.MatMul(transpose_b=True)(rows, ops.tanh(rows[: x.shape[3]]))
+        return ops.minimum(ops.maximum(ops.reshape(product, x.shape), Tensor(-0.9)), Tensor(0.9))
+
+
 CELLS = {
     "fast": lambda: FastGenerator((8, 8, 16), 2, 8),
     "resnet": lambda: ResNetGenerator(2, 8),
@@ -39,6 +48,7 @@ CELLS = {
     "unet": lambda: UNetGenerator(4, 5),
     "discriminator": lambda: PatchDiscriminator(8),
     "batch-norm": Normalised,
+    "product": Multiplied,
 }
 
 

@@ -18,7 +18,14 @@ from train.__main__ import main
 from train.commands import export as command
 from train.errors import TrainError
 from train.export import MAX_DIFFERENCE, export_generator, read_pictures
-from train.networks import FastGenerator, ResNetGenerator, UNetGenerator, build_generator
+from train.networks import (
+    CoarseToFine,
+    FastGenerator,
+    FineGenerator,
+    ResNetGenerator,
+    UNetGenerator,
+    build_generator,
+)
 from train.onnx_export import onnx_bytes, run_on_onnx_runtime
 from train.weights import write_weights
 
@@ -34,6 +41,9 @@ NETWORKS = {
     "resnet-none": lambda: ResNetGenerator(2, 8, "reflect", "none"),
     "unet": lambda: UNetGenerator(4, 5),
     "unet-none": lambda: UNetGenerator(4, 5, "none"),
+    "fine": lambda: FineGenerator(8, 2, 8, 4),
+    "coarse-to-fine": lambda: CoarseToFine({"channels": (8, 8, 16), "blocks": 1}, {"channels": 8, "blocks": 2}),
+    "coarse-to-fine-2": lambda: CoarseToFine({"channels": (8, 8, 16), "blocks": 1}, {"channels": 8, "times": 2}),
 }
 
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from train_support import shake
 
-from train.networks import FastGenerator, PatchDiscriminator, build_generator
+from train.__main__ import main
+from train.networks import FastGenerator, PatchDiscriminator
 from train.weights import WeightsError, load_network, network_arrays, read_weights, write_weights
 
 
 def small() -> FastGenerator:
     return FastGenerator((8, 8, 16), 1, 8)
-
-
-def test_all_networks_of_the_trained_file_load(weights: Path) -> None:
-    networks = read_weights(weights / "anime-256-warm.npz")
-    assert set(networks) == {"gab", "gba", "da", "db", "ema"}
-    for name, arrays in networks.items():
-        cell = PatchDiscriminator(40) if name in ("da", "db") else build_generator("fast")
-        load_network(cell, arrays)
-        back = network_arrays(cell)
-        assert back.keys() == arrays.keys()
-        assert all(np.array_equal(back[layer], arrays[layer]) for layer in arrays)
 
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -72,3 +63,18 @@ def test_files_that_hold_no_weights_are_named(tmp_path: Path) -> None:
     for path in (broken, single, loose, pickled, tmp_path / "missing.npz", tmp_path):
         with pytest.raises(WeightsError, match=path.name):
             read_weights(path)
+
+
+def test_a_bundle_holds_both_halves_as_they_were(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = {"gab": small(), "gba": small(), "ema": small(), "da": PatchDiscriminator(4), "db": PatchDiscriminator(4)}
+    for name, chosen in (("coarse", cells), ("fine", {"gab": cells["gab"], "ema": cells["ema"]})):
+        write_weights(tmp_path / f"{name}.npz", chosen)
+    files = ("--coarse", str(tmp_path / "coarse.npz"), "--fine", str(tmp_path / "fine.npz"))
+    assert main(["bundle", *files, str(tmp_path / "new" / "bundle.zip")]) == 0
+    with zipfile.ZipFile(tmp_path / "new" / "bundle.zip") as archive:
+        archive.extractall(tmp_path / "out")
+    for name in ("coarse.npz", "fine.npz"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / name).read_bytes()
+    swapped = ("--coarse", str(tmp_path / "fine.npz"), "--fine", str(tmp_path / "coarse.npz"))
+    assert main(["bundle", *swapped, str(tmp_path / "other.zip")]) == 2
+    assert "fine.npz: lacks the network 'gba'" in capsys.readouterr().err and not (tmp_path / "other.zip").exists()

@@ -1,8 +1,10 @@
 """Scores models, or folders of outputs, against real anime faces.
 
 KID-EfficientNetLite0: distance of two sets of pictures by the features of an ImageNet network, lower is better; it
-compares with no Inception KID. Structure: correlation of input and output at 32x32, 1 where all luminance is kept.
-Every picture is used by its middle square.
+compares with no Inception KID. Structure: correlation of input and output at 32x32, 1 where all luminance is kept. Own
+structure: the same without what all inputs, and all outputs, have in common. Diversity: how much outputs differ, 1 as
+much as real ones. Both are low where a model draws one face for everybody, which KID does not see. Every picture is
+used by its middle square.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from train.errors import TrainError
 if TYPE_CHECKING:
     from train.evaluate import Extractor
 
-SUMMARY = "score a model or a folder of outputs (KID-EfficientNetLite0, structure)"
+SUMMARY = "score a model or a folder of outputs (KID-EfficientNetLite0, structure, diversity)"
 
 GRID_PAIRS = 60
 Files = list[Path]

@@ -1,5 +1,6 @@
 """Trained weights to a MINDIR that MindSpore Lite runs, with its card, and to ONNX.
 
+Both halves of `coarse-to-fine` become one model: --weights has the coarse one, --fine the fine one.
 The exported graphs are run by MindSpore Lite and ONNX Runtime and compared with MindSpore's own forward pass before
 anything is written.
 """
@@ -8,15 +9,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from train.config import JOINED
 from train.errors import TrainError
 
 if TYPE_CHECKING:
     from mindspore import nn
+
+    from train.weights import Arrays
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,7 +35,15 @@ NETWORKS = {"a2b": ("ema", "gab"), "b2a": ("ema_ba", "gba")}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--weights", required=True, type=Path, metavar="FILE", help="one or more networks (.npz, .ckpt)"
+        "--weights",
+        required=True,
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="one or more networks (.npz, .ckpt); of several files each holds a part of them",
+    )
+    parser.add_argument(
+        "--fine", type=Path, metavar="FILE", help=f"the fine half of {JOINED}, whose coarse half --weights has then"
     )
     parser.add_argument("--direction", choices=NETWORKS, help="a2b: faces to anime, the default; b2a: anime to faces")
     parser.add_argument(
@@ -50,18 +62,16 @@ def run(options: argparse.Namespace) -> None:
     card = read_card(options.card, options.name)
     path = options.out if options.out.suffix == ".mindir" else options.out / f"{card['name']}.mindir"
 
-    from h2a_batch.files import sha256_of
     from train.export import export_generator, read_pictures
-    from train.weights import load_network, read_weights
+    from train.weights import load_network
 
-    networks = read_weights(options.weights)
-    network, reason = choose_network(options.weights, networks, options.network, options.direction)
+    arrays, origin, said = chosen_weights(options, card["generator"]["network"])
     generator = generator_of(options.card, card)
-    load_network(generator, networks[network])
-    card["weights"] |= {"network": network, "sha256": sha256_of(options.weights)}
+    load_network(generator, arrays)
+    card["weights"] |= origin
     pictures = read_pictures(options.images, card) if options.images else []
     written = export_generator(generator, card, path, pictures, options.onnx)
-    print(f"network {network} of {options.weights}{reason}")
+    print(said)
     made = written["generator"]
     print(f"{made['parameters']:,} parameters, {made['macs']:,} multiply-accumulates an image")
     report(path, written)
@@ -70,6 +80,40 @@ def run(options: argparse.Namespace) -> None:
         report(onnx, written["onnx"])
     elif onnx.exists():
         print(f"{onnx} is left as it was, of an earlier export")
+
+
+def chosen_weights(options: argparse.Namespace, kind: str) -> tuple[Arrays, dict[str, Any], str]:
+    """The arrays of the card's generator, the card's fields of where they are from, and what there is to say of it."""
+    from train.weights import read_parts, read_weights
+
+    networks = read_parts(options.weights)
+    files = ", ".join(map(str, options.weights))
+    network, reason = choose_network(files, networks, options.network, options.direction)
+    arrays, origin = networks[network], {"network": network, "sha256": digest(options.weights)}
+    said = f"network {network} of {files}{reason}"
+    halves = sorted({name.partition(".")[0] for name in arrays} & {"coarse", "fine"})
+    if not options.fine:
+        if kind == JOINED and not halves:
+            raise TrainError(f"{files}: {network!r} is only the coarse half of {JOINED}: give the other by --fine FILE")
+        return arrays, origin, said
+    if kind != JOINED:
+        raise TrainError(f"--fine is for the network {JOINED!r}, and the card's is {kind!r}")
+    if halves:
+        raise TrainError(f"{files}: {network!r} has both halves already: leave --fine away")
+    fine = read_weights(options.fine)
+    name, _ = choose_network(str(options.fine), fine, None, None)
+    parts = {"coarse": arrays, "fine": fine[name]}
+    both = {f"{half}.{layer}": array for half, part in parts.items() for layer, array in part.items()}
+    said += f"\nnetwork {name} of {options.fine}, the fine half"
+    return both, {**origin, "fine": {"network": name, "sha256": digest([options.fine])}}, said
+
+
+def digest(files: Sequence[Path]) -> str | list[str]:
+    """The sha256 of the file, or of each."""
+    from h2a_batch.files import sha256_of
+
+    digests = [sha256_of(file) for file in files]
+    return digests[0] if len(digests) == 1 else digests
 
 
 def report(path: Path, fields: dict[str, Any]) -> None:
@@ -89,7 +133,7 @@ def require_onnx() -> None:
 
 
 def choose_network(
-    weights: Path, networks: Collection[str], network: str | None, direction: str | None
+    weights: str, networks: Collection[str], network: str | None, direction: str | None
 ) -> tuple[str, str]:
     """The network to export, and what there is to say of the choice."""
     if network is None:

@@ -7,11 +7,12 @@ are imported from their own files by those who use them: their weights come from
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import lcm, prod
 
 from mindspore import nn
 
 from train.networks.discriminators import PatchDiscriminator
+from train.networks.fine import CoarseToFine, FineBlock, FineGenerator
 from train.networks.generators import CoarseGenerator, FastGenerator, ResNetGenerator, UNetGenerator
 from train.networks.layers import (
     ConvBlock,
@@ -22,15 +23,17 @@ from train.networks.layers import (
     ResidualBlock,
     conv2d,
     down,
-    output_conv2d,
     up,
 )
 
 __all__ = [
     "GENERATORS",
     "CoarseGenerator",
+    "CoarseToFine",
     "ConvBlock",
     "FastGenerator",
+    "FineBlock",
+    "FineGenerator",
     "InstanceNorm",
     "PatchDiscriminator",
     "PlainBlock",
@@ -42,7 +45,6 @@ __all__ = [
     "build_generator",
     "conv2d",
     "down",
-    "output_conv2d",
     "total_stride",
     "up",
 ]
@@ -51,6 +53,8 @@ __all__ = [
 GENERATORS: dict[str, Callable[..., nn.Cell]] = {
     "fast": FastGenerator,
     "coarse": CoarseGenerator,
+    "fine": FineGenerator,
+    "coarse-to-fine": CoarseToFine,
     "resnet-9": lambda **options: ResNetGenerator(9, **options),
     "resnet-6": lambda **options: ResNetGenerator(6, **options),
     "unet-256": UNetGenerator,
@@ -65,6 +69,13 @@ def build_generator(network: str, **options: object) -> nn.Cell:
 
 
 def total_stride(generator: nn.Cell) -> int:
-    """What a generator's height and width must be divisible by: 8 (fast), 4 (coarse, ResNet), 2**depth (U-Net)."""
-    # Each generator is one chain: its strided convolutions halve one after the other, the transposed ones undo it.
+    """What a generator's height and width must be divisible by.
+
+    8 (fast), 4 (coarse, ResNet), 2**depth (U-Net), 1 (fine; 2 where it enlarges 2 times), 16 (coarse-to-fine).
+    """
+    if isinstance(generator, FineGenerator):
+        return generator.cell
+    if isinstance(generator, CoarseToFine):  # what both halves want, of the small picture
+        return generator.fine.times * lcm(total_stride(generator.coarse), total_stride(generator.fine))
+    # The others are one chain each: strided convolutions halve one after the other, transposed ones undo it.
     return prod(cell.stride[0] for _, cell in generator.cells_and_names() if isinstance(cell, nn.Conv2d))

@@ -1,4 +1,4 @@
-"""3x3 convolutions of stride 1, zero-padded, in forms that train faster on a CPU: the same sums in another order.
+"""Convolutions of stride 1, zero-padded, in forms that train faster on a CPU: the same sums in another order.
 
 MindSpore's kernel unrolls pictures into matrices and multiplies those. That is fair forwards, and slow where it makes
 the gradient of the weights. Two forms put the time into large products of matrices instead. (N, C, H, W) float32.
@@ -28,21 +28,21 @@ KERNEL = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], 
 OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 
 
-class Conv3x3(nn.Cell):
-    """x (N, i, H, W), weight (o, i, 3, 3) -> (N, o, H, W), in the form that suits the size."""
+class FastConvolution(nn.Cell):
+    """x (N, i, H, W), weight (o, i, k, k), k odd -> (N, o, H, W), in the form that suits the size."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: int) -> None:
         super().__init__()
-        self.winograd, self.shifted = Winograd(), Shifted(3)
+        self.winograd, self.shifted = Winograd() if kernel == 3 else None, Shifted(kernel)
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        small = max(height, width) <= LARGEST_SIDE
-        return self.winograd(x, weight) if small and height % TILE == width % TILE == 0 else self.shifted(x, weight)
+        fits = max(height, width) <= LARGEST_SIDE and height % TILE == width % TILE == 0
+        return self.winograd(x, weight) if self.winograd is not None and fits else self.shifted(x, weight)
 
 
 class Winograd(nn.Cell):
-    """Winograd's minimal filtering (arXiv 1509.09308): a quarter of the multiplications, and 1e-5 of rounding.
+    """Winograd's minimal filtering of 3x3 (arXiv 1509.09308): a quarter of the multiplications, and 1e-5 of rounding.
 
     Each 4x4 pixels of the output are made of 6x6 of the input: 36 products of matrices, over all tiles at once, between
     linear transforms, which are products with constants here: first of rows, then of columns, pixels outermost.

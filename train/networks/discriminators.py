@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindspore import nn
 
-from train.networks.layers import InstanceNorm, patch_conv
+from train.networks.layers import InstanceNorm, LeakyReLU, patch_conv
 
 
 class PatchDiscriminator(nn.SequentialCell):
@@ -17,8 +17,8 @@ class PatchDiscriminator(nn.SequentialCell):
     """
 
     def __init__(self, width: int = 64, inputs: int = 3) -> None:
-        cells: list[nn.Cell] = [patch_conv(inputs, width, 2), nn.LeakyReLU(0.2)]
+        cells: list[nn.Cell] = [patch_conv(inputs, width, 2), LeakyReLU(0.2)]
         for inputs, outputs, stride in ((1, 2, 2), (2, 4, 2), (4, 8, 1)):
             cells += [patch_conv(inputs * width, outputs * width, stride), InstanceNorm(outputs * width)]
-            cells.append(nn.LeakyReLU(0.2))
+            cells.append(LeakyReLU(0.2))
         super().__init__(*cells, patch_conv(8 * width, 1, 1))
