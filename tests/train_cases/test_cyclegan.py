@@ -16,7 +16,7 @@ from train import diffaugment
 from train.config import Config
 from train.cyclegan import CycleGAN, ImagePool
 from train.losses import lsgan, luminance, vanilla
-from train.networks import FastGenerator, InstanceNorm, UNetGenerator, build_generator, output_conv2d
+from train.networks import FastGenerator, InstanceNorm, UNetGenerator, build_generator, conv2d
 
 RANDOM = np.random.default_rng(0)
 OPTIONS: dict[str, object] = {"channels": [8, 8, 16], "blocks": 1, "last": 8}
@@ -200,7 +200,7 @@ def test_the_fused_instance_norm_is_the_plain_one(count: int, small_picture: Arr
 @pytest.mark.parametrize("padding", ["zeros", "reflect"])
 @pytest.mark.parametrize("kernel", [5, 7])
 def test_the_last_convolution_is_the_same_in_training(kernel: int, padding: str, small_picture: Array) -> None:
-    conv = shake(nn.SequentialCell(output_conv2d(3, 2, kernel, padding)))
+    conv = shake(nn.SequentialCell(conv2d(3, 2, kernel, 1, padding)))
     plain = forward(conv, small_picture)
     np.testing.assert_allclose(conv.set_train(True)(Tensor(small_picture)).asnumpy(), plain, atol=1e-5)
 

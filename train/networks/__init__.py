@@ -23,7 +23,6 @@ from train.networks.layers import (
     ResidualBlock,
     conv2d,
     down,
-    output_conv2d,
     up,
 )
 
@@ -46,7 +45,6 @@ __all__ = [
     "build_generator",
     "conv2d",
     "down",
-    "output_conv2d",
     "total_stride",
     "up",
 ]

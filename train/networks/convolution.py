@@ -1,4 +1,4 @@
-"""3x3 convolutions of stride 1, zero-padded, in forms that train faster on a CPU: the same sums in another order.
+"""Convolutions of stride 1, zero-padded, in forms that train faster on a CPU: the same sums in another order.
 
 MindSpore's kernel unrolls pictures into matrices and multiplies those. That is fair forwards, and slow where it makes
 the gradient of the weights. Two forms put the time into large products of matrices instead. (N, C, H, W) float32.
@@ -28,21 +28,21 @@ KERNEL = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], 
 OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 
 
-class Conv3x3(nn.Cell):
-    """x (N, i, H, W), weight (o, i, 3, 3) -> (N, o, H, W), in the form that suits the size."""
+class FastConvolution(nn.Cell):
+    """x (N, i, H, W), weight (o, i, k, k), k odd -> (N, o, H, W), in the form that suits the size."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, kernel: int) -> None:
         super().__init__()
-        self.winograd, self.shifted = Winograd(), ShiftedGradient(inputs, outputs)
+        self.winograd, self.shifted = Winograd() if kernel == 3 else None, Shifted(kernel)
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        small = max(height, width) <= LARGEST_SIDE
-        return self.winograd(x, weight) if small and height % TILE == width % TILE == 0 else self.shifted(x, weight)
+        fits = max(height, width) <= LARGEST_SIDE and height % TILE == width % TILE == 0
+        return self.winograd(x, weight) if self.winograd is not None and fits else self.shifted(x, weight)
 
 
 class Winograd(nn.Cell):
-    """Winograd's minimal filtering (arXiv 1509.09308): a quarter of the multiplications, and 1e-5 of rounding.
+    """Winograd's minimal filtering of 3x3 (arXiv 1509.09308): a quarter of the multiplications, and 1e-5 of rounding.
 
     Each 4x4 pixels of the output are made of 6x6 of the input: 36 products of matrices, over all tiles at once, between
     linear transforms, which are products with constants here: first of rows, then of columns, pixels outermost.
@@ -70,45 +70,79 @@ class Winograd(nn.Cell):
         return ops.reshape(y, (n, outputs, height, width))
 
 
-class ShiftedGradient(nn.Cell):
-    """The kernel of MindSpore, and its gradients but for the weights', which is one product of matrices here.
+class Shifted(nn.Cell):
+    """A convolution of odd kernel k: products of matrices on pictures whose shifted copies lie one after the other.
 
-    dW[o, i, a, b] is the sum over all places p of dy[o, p] x[i, p + (a, b)]. With three copies of x, shifted by
-    columns, and three of dy, shifted by rows, all nine are one product; copies are cheap, since a zero between rows
-    makes every shift one along the memory.
+    y[p] is the sum over (a, b) of W[a, b] x[p + (a, b)]. The k copies of x are shifted by columns, b; a product with W
+    makes one map for each a; their sum, each shifted by its rows, is y. The same the other way round makes dx of dy.
+    The copies of both make dW: it is the sum of dy[p] x[p + (a, b)] over p.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, kernel: int) -> None:
         super().__init__()
-        self.conv = ops.Conv2D(outputs, 3, 1, "pad", 1)
-        self.input_gradient = ops.Conv2DBackpropInput(outputs, 3, "pad", 1, (1, 1, 1, 1))
-        self.by_transposed = ops.BatchMatMul(transpose_b=True)
+        # A cell each: what both passes share would be compiled to nothing.
+        self.x_columns, self.x_columns_again = Copies(kernel, rows=False), Copies(kernel, rows=False)
+        self.dy_rows = Copies(kernel, rows=True)
+        self.sum_rows, self.sum_columns = ShiftedSum(kernel, rows=True), ShiftedSum(kernel, rows=False)
+        self.times, self.times_transposed = ops.BatchMatMul(), ops.BatchMatMul(transpose_b=True)
+        self.kernel = kernel
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.conv(x, weight)
+        n, inputs, _, width = x.shape
+        shape = (self.kernel * weight.shape[0], self.kernel * inputs)
+        matrix = ops.reshape(ops.transpose(weight, (2, 0, 1, 3)), shape)
+        return self.sum_rows(self.times(ops.broadcast_to(matrix, (n, *shape)), self.x_columns(x)), width)
 
     def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
-        dx = self.input_gradient(dout, weight, x.shape)
-        n, inputs, height, width = x.shape
-        outputs, row = dout.shape[1], width + 1
-        # By columns: the copies begin 1 further left each; by rows: a whole row further right each.
-        x3 = copies(x, row + 1, 2 * row - 1, row + 1)
-        dy3 = copies(dout, 0, 3 * row, 0)
-        length = (height + 2) * row
-        products = self.by_transposed(ops.reshape(dy3, (n, -1, length)), ops.reshape(x3, (n, -1, length)))
-        dw = ops.reshape(ops.sum(products, 0), (outputs, 3, inputs, 3))
-        return dx, ops.transpose(dw, (0, 2, 1, 3))
+        n, inputs, _, width = x.shape
+        outputs, k = weight.shape[0], self.kernel
+        copies, shape = self.dy_rows(dout), (k * inputs, k * outputs)
+        matrix = ops.reshape(ops.transpose(weight, (3, 1, 0, 2)), shape)
+        dx = self.sum_columns(self.times(ops.broadcast_to(matrix, (n, *shape)), copies), width)
+        dw = ops.sum(self.times_transposed(copies, self.x_columns_again(x)), 0)
+        return dx, ops.transpose(ops.reshape(dw, (outputs, k, inputs, k)), (0, 2, 1, 3))
 
 
-def copies(x: Tensor, before: int, between: int, after: int) -> Tensor:
-    """(N, C, H, W) -> (N, C, length): three times the picture, each row ended by a zero, with zeros around."""
-    n, channels, height, _ = x.shape
-    x = ops.reshape(ops.concat((x, ops.zeros((n, channels, height, 1), x.dtype)), 3), (n, channels, -1))
-    gap = ops.zeros((n, channels, between), x.dtype)
-    parts = (x, gap, x, gap, x)
-    if before:
-        parts = (ops.zeros((n, channels, before), x.dtype), *parts, ops.zeros((n, channels, after), x.dtype))
-    return ops.concat(parts, 2)
+class Copies(nn.Cell):
+    """(N, C, H, W) -> (N, k C, (H + k - 1) (W + k // 2)): a picture's copies, in zeros, each shifted by one more.
+
+    By a row to the right, or by a column to the left. Zeros end each row, so that all shifts are along memory.
+    """
+
+    def __init__(self, kernel: int, rows: bool) -> None:
+        super().__init__()
+        self.kernel, self.rows = kernel, rows
+
+    def construct(self, x: Tensor) -> Tensor:
+        (n, channels, height, width), k = x.shape, self.kernel
+        row = width + k // 2
+        x = ops.reshape(ops.concat((x, ops.zeros((n, channels, height, k // 2), x.dtype)), 3), (n, channels, -1))
+        gap = ops.zeros((n, channels, k * row if self.rows else (k - 1) * row - 1), x.dtype)
+        parts = (x,)
+        for _ in range(k - 1):
+            parts = (*parts, gap, x)
+        if not self.rows:
+            end = ops.zeros((n, channels, k // 2 * (row + 1)), x.dtype)
+            parts = (end, *parts, end)
+        return ops.reshape(ops.concat(parts, 2), (n, k * channels, -1))
+
+
+class ShiftedSum(nn.Cell):
+    """(N, k C, (H + k - 1) (W + k // 2)), k maps -> (N, C, H, W): their sum, the shifts of `Copies` undone."""
+
+    def __init__(self, kernel: int, rows: bool) -> None:
+        super().__init__()
+        self.kernel, self.rows = kernel, rows
+
+    def construct(self, maps: Tensor, width: int) -> Tensor:
+        (n, channels, length), k = maps.shape, self.kernel
+        channels, row = channels // k, width + k // 2
+        length -= (k - 1) * row
+        first, step = (0, row) if self.rows else (k // 2 * (row + 1), -1)
+        total = ops.slice(maps, (0, 0, first), (n, channels, length))
+        for copy in range(1, k):
+            total = total + ops.slice(maps, (0, copy * channels, first + copy * step), (n, channels, length))
+        return ops.slice(ops.reshape(total, (n, channels, -1, row)), (0, 0, 0, 0), (n, channels, length // row, width))
 
 
 @constexpr

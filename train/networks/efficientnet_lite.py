@@ -8,9 +8,8 @@ times slower than it need be, so that none is used here:
 
 - On maps of up to 8x8 pixels, each channel's convolution is a matrix from all pixels to all pixels. Features there lie
   channels first, (C, N * H * W), so that 1x1 convolutions are single matrix products.
-- On larger ones, a grouped convolution makes q x q neighbouring pixels at once, as channels (like `FourPixels` in
-  `train.networks.layers`). The following 1x1 convolution does not care where pixels lie; they are put in order behind
-  it, where channels are fewest.
+- On larger ones, a grouped convolution makes q x q neighbouring pixels at once, as channels. The following 1x1
+  convolution does not care where pixels lie; they are put in order behind it, where channels are fewest.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
 
-from train.networks.layers import NORMS, InstanceNorm, ResidualBlock, down, initial, output_conv2d, patch_conv, up
+from train.networks.layers import NORMS, InstanceNorm, ResidualBlock, conv2d, down, initial, patch_conv, up
 
 
 class FastGenerator(nn.Cell):
@@ -36,7 +36,7 @@ class FastGenerator(nn.Cell):
             up(c, b, 4),
             up(b, a, 4),
             up(a, last, 4),
-            output_conv2d(last, 3, 5, padding),
+            conv2d(last, 3, 5, 1, padding),
             nn.Tanh(),
         )
 
@@ -69,7 +69,7 @@ class CoarseGenerator(nn.Cell):
             *[ResidualBlock(b, padding) for _ in range(refine[0])],
             up(b, a, 4),
             *[ResidualBlock(a, padding) for _ in range(refine[1])],
-            output_conv2d(a, 3, 7, padding),
+            conv2d(a, 3, 7, 1, padding),
             nn.Tanh(),
         )
 
@@ -95,7 +95,7 @@ class ResNetGenerator(nn.Cell):
             *[ResidualBlock(4 * width, padding, norm) for _ in range(blocks)],
             up(4 * width, 2 * width, 3, norm),
             up(2 * width, width, 3, norm),
-            output_conv2d(width, 3, 7, padding),
+            conv2d(width, 3, 7, 1, padding),
             nn.Tanh(),
         )
 

@@ -6,11 +6,10 @@ as 0 (CycleGAN, arXiv 1703.10593, appendix 7.1). Instance normalisation: arXiv 1
 
 from __future__ import annotations
 
-import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, initializer
 
-from train.networks.convolution import Conv3x3
+from train.networks.convolution import FastConvolution
 
 PADDINGS = ("zeros", "reflect")
 NORMS = ("instance", "none")
@@ -82,73 +81,30 @@ class ReflectConv2d(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, bias: bool = True) -> None:
         super().__init__(inputs, outputs, kernel, stride, "pad", 0, has_bias=bias, **initial())
         self.reflect = ReflectPad(kernel // 2)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return super().construct(self.reflect(x))
-
-
-class FourPixels(nn.Cell):
-    """A convolution of stride 1 from many channels to a picture's three: the same sums, faster in training.
-
-    One of stride 2 makes the four pixels of each 2x2 cell as channels; its kernel, one larger, holds the weights four
-    times. That is 1.44 times the multiplications for a kernel of 5, in a third of the time on a CPU, where a matrix
-    product of three rows is slow, most of all backwards. H and W must be even; `padding` is that of the stride 1.
-    """
-
-    def __init__(self, outputs: int, kernel: int, padding: int) -> None:
-        super().__init__()
-        self.strided = ops.Conv2D(4 * outputs, kernel + 1, 1, "pad", padding, 2)
-        # Where each weight goes: the pixel at the right or bottom of its cell reads one further.
-        places = np.zeros((kernel, kernel, 2, 2, kernel + 1, kernel + 1), np.float32)
-        for y, x, down, right in np.ndindex(kernel, kernel, 2, 2):
-            places[y, x, down, right, y + down, x + right] = 1
-        self.places = Tensor(places.reshape(kernel * kernel, -1))
-
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        outputs, inputs, kernel, _ = weight.shape
-        # A product with a constant, not ops.pad: the gradient of four pads differed from one run to the next.
-        moved = ops.matmul(ops.reshape(weight, (outputs * inputs, kernel * kernel)), self.places)
-        moved = ops.transpose(ops.reshape(moved, (outputs, inputs, 4, -1)), (0, 2, 1, 3))
-        y = self.strided(x, ops.reshape(moved, (4 * outputs, inputs, kernel + 1, kernel + 1)))
-        return ops.pixel_shuffle(y, 2) + ops.reshape(bias, (1, outputs, 1, 1))
-
-
-class OutputConv2d(nn.Conv2d):
-    """The last convolution of a generator, zero-padded: (N, i, H, W) -> (N, o, H, W)."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(inputs, outputs, kernel, 1, "pad", kernel // 2, has_bias=True, **initial())
-        self.four_pixels = FourPixels(outputs, kernel, kernel // 2)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.four_pixels(x, self.weight, self.bias) if self.training else super().construct(x)
-
-
-class ReflectOutputConv2d(ReflectConv2d):
-    """The same, mirrored at the border."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(inputs, outputs, kernel, 1)
-        self.four_pixels = FourPixels(outputs, kernel, 0)
+        self.fast = FastConvolution(kernel) if stride == 1 else None
 
     def construct(self, x: Tensor) -> Tensor:
         x = self.reflect(x)
-        if self.training:
-            return self.four_pixels(x, self.weight, self.bias)
-        # Not super().construct(x): MindSpore compiles a second level of super() to an endless recursion.
-        return self.bias_add(self.conv2d(x, self.weight), self.bias)
+        if not self.training or self.fast is None:
+            return super().construct(x)
+        (n, _, height, width), border = x.shape, self.reflect.size
+        size = (n, self.out_channels, height - 2 * border, width - 2 * border)
+        y = ops.slice(self.fast(x, self.weight), (0, 0, border, border), size)
+        return self.bias_add(y, self.bias) if self.has_bias else y
 
 
 class SameConv2d(nn.Conv2d):
-    """A 3x3 convolution of stride 1, zero-padded: (N, i, H, W) -> (N, o, H, W), in training in a faster form.
+    """A convolution of odd kernel and stride 1, zero-padded: (N, i, H, W) -> (N, o, H, W), faster in training.
 
     `start`: the initial weights, if not those of all others. `normed`: a norm follows, which takes the bias away again,
     so that training leaves it out.
     """
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True, start: dict[str, object] | None = None) -> None:
-        super().__init__(inputs, outputs, 3, 1, "pad", 1, has_bias=bias, **(start or initial()))
-        self.fast = Conv3x3(inputs, outputs)
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, bias: bool = True, start: dict[str, object] | None = None
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, 1, "pad", kernel // 2, has_bias=bias, **(start or initial()))
+        self.fast = FastConvolution(kernel)
         self.normed = False
 
     def construct(self, x: Tensor) -> Tensor:
@@ -167,13 +123,6 @@ class LeakyReLU(nn.LeakyReLU):
         return self.alpha * x + (1 - self.alpha) * ops.relu(x)
 
 
-def output_conv2d(inputs: int, outputs: int, kernel: int, padding: str) -> nn.Conv2d:
-    """The last convolution of a generator, of odd kernel."""
-    if padding not in PADDINGS:
-        raise ValueError(f"padding {padding!r}: must be one of {', '.join(PADDINGS)}")
-    return (ReflectOutputConv2d if padding == "reflect" else OutputConv2d)(inputs, outputs, kernel)
-
-
 def conv2d(
     inputs: int, outputs: int, kernel: int, stride: int = 1, padding: str = "zeros", bias: bool = True
 ) -> nn.Conv2d:
@@ -182,8 +131,8 @@ def conv2d(
         raise ValueError(f"padding {padding!r}: must be one of {', '.join(PADDINGS)}")
     if padding == "reflect":
         return ReflectConv2d(inputs, outputs, kernel, stride, bias)
-    if (kernel, stride) == (3, 1):
-        return SameConv2d(inputs, outputs, bias)
+    if stride == 1:
+        return SameConv2d(inputs, outputs, kernel, bias)
     return nn.Conv2d(inputs, outputs, kernel, stride, "pad", kernel // 2, has_bias=bias, **initial())
 
 
