@@ -18,7 +18,7 @@ from train_support import PHOTOS, ROOT
 from h2a_batch.errors import H2AError
 from train import checkpoint, report
 from train.config import Config, config_from, read_config, tomllib
-from train.cyclegan import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES
+from train.cyclegan import DISCRIMINATOR_LOSSES, PAPER_LOSSES
 from train.data import Domain, batches
 from train.errors import TrainError
 from train.fit import Watch, fit, held, is_flat
@@ -66,7 +66,7 @@ def test_resuming_is_the_same_as_not_stopping(whole: Path, tmp_path: Path) -> No
 def test_what_a_run_leaves(whole: Path) -> None:
     rows = report.read_log(whole / "log.csv")
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
-    assert all(float(row[name]) > 0 for row in rows for name in (*GENERATOR_LOSSES, *DISCRIMINATOR_LOSSES))
+    assert all(float(row[name]) > 0 for row in rows for name in (*PAPER_LOSSES, *DISCRIMINATOR_LOSSES))
     config = tomllib.loads((whole / "config.toml").read_text())
     assert config_from(config, "config.toml") == smoke("steps=4")
     assert json.loads((whole / "about.json").read_text())["mindspore"]
