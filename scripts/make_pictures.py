@@ -63,7 +63,7 @@ def draw_model(photos: list[Path], folder: Path) -> None:
     for photo in photos:
         shutil.copy(photo, folder / "many")
     run(*COMMAND, "-q", folder / "many", folder / "made")
-    look = ("--columns", 5, "--pairs-per-page", len(photos), "--labels", "none")
+    look = ("--columns", 5, "--pairs-per-page", len(photos), "--labels", "none", "--title", "Portraits not seen before")
     run(*SHEET, folder / "many", folder / "made", folder / "many.png", *look)
     save(Image.open(folder / "many.png"), ROOT / "models" / "anime-256.jpg", 1280)
 
