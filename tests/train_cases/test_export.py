@@ -178,13 +178,14 @@ def test_a_direction_finds_its_network(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_the_command_writes_a_verified_model(tmp_path: Path) -> None:
-    write_weights(tmp_path / "w.npz", {"ema": shake(build_generator("fast"))})
+    generator = read_card(CARD_FILE)["generator"]
+    write_weights(tmp_path / "w.npz", {"ema": shake(build_generator(generator["network"], **generator["options"]))})
     text = CARD_FILE.read_text().replace("256\n", "64\n")
     (tmp_path / "card.toml").write_text(text)
     done = train_command("export", "--weights", tmp_path / "w.npz", "--card", tmp_path / "card.toml", tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "4,118,395 parameters" in done.stdout
+    assert "1,663,350 parameters" in done.stdout
     card = card_of(tmp_path / "anime-256.mindir")
     assert card is not None
     assert (card.input.width, card.facts["weights"]["network"]) == (64, "ema")
@@ -203,7 +204,7 @@ def test_mistakes_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     write_weights(tmp_path / "w.npz", {"gab": FastGenerator((8, 8, 16), 1, 8)})
     (tmp_path / "bad.toml").write_text("name = ")
     (tmp_path / "poor.toml").write_text("name = 'x'")
-    weights, card = tmp_path / "w.npz", CARD_FILE
+    weights, card = tmp_path / "w.npz", card_file(tmp_path / "fast.toml", "fast", 64)
     unknown = card_file(tmp_path / "unknown.toml", "vast", 64)
     wrong = card_file(tmp_path / "wrong.toml", "resnet-9", 64, '{padding = "zero"}')
     for arguments, message in [
