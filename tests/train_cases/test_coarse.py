@@ -82,7 +82,7 @@ def test_a_step_has_every_term(run: Run) -> None:
     assert all(np.isfinite(value) and value for losses in run.losses for value in losses.values())
     factor = 2.0
     for losses in run.losses:
-        factor *= np.exp(0.02 * (0.82 - (1 - losses["structure_a"])))
+        factor *= np.exp(0.02 * (run.model.config.own_structure - (1 - losses["structure_a"])))
     assert run.after["structure.factor"] == pytest.approx(factor, rel=1e-5)
 
 
