@@ -18,7 +18,7 @@ from train_support import PHOTOS, ROOT
 from h2a_batch.errors import H2AError
 from train import checkpoint, report
 from train.config import Config, config_from, read_config, tomllib
-from train.cyclegan import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES
+from train.cyclegan import DISCRIMINATOR_LOSSES, PAPER_LOSSES
 from train.data import Domain, batches
 from train.errors import TrainError
 from train.fit import Watch, fit, held, is_flat
@@ -66,7 +66,7 @@ def test_resuming_is_the_same_as_not_stopping(whole: Path, tmp_path: Path) -> No
 def test_what_a_run_leaves(whole: Path) -> None:
     rows = report.read_log(whole / "log.csv")
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
-    assert all(float(row[name]) > 0 for row in rows for name in (*GENERATOR_LOSSES, *DISCRIMINATOR_LOSSES))
+    assert all(float(row[name]) > 0 for row in rows for name in (*PAPER_LOSSES, *DISCRIMINATOR_LOSSES))
     config = tomllib.loads((whole / "config.toml").read_text())
     assert config_from(config, "config.toml") == smoke("steps=4")
     assert json.loads((whole / "about.json").read_text())["mindspore"]
@@ -175,6 +175,16 @@ def test_the_command_trains_and_its_model_runs_on_lite(tmp_path: Path) -> None:
         (["diffaugment=colour"], "diffaugment = 'colour': must be of color, translation"),
         (["steps=5", "decay_steps=6"], "decay_steps = 6: must not be more than steps"),
         (["size=100"], "size = 100: must be divisible by 16"),
+        (["luminance_cell=7"], "luminance_cell = 7: must divide size (64)"),
+        (["projected_size=100"], "projected_size = 100: must be divisible by 32"),
+        (["own_structure=0.8"], "own_structure = 0.8: needs a batch of 2 or more"),
+        (["own_structure=80"], "own_structure = 80.0: must be between 0 and 1"),
+        (["own_colour=3", "batch=2", "size=48"], "own_colour = 3.0: needs a size divisible by 32, not 48"),
+        (["cycle_noise=-1"], "cycle_noise = -1.0: must not be negative"),
+        (["affine_a.spin=1"], "affine_a = {'spin': 1}: must be of turn, zoom, shift"),
+        (["affine_b.zoom=[1.2,0.9]"], "affine_b = {'zoom': [1.2, 0.9]}: zoom must be [least, most], above 0"),
+        (["affine_b.turn=left"], "affine_b = {'turn': 'left'}: turn must be a number, not negative"),
+        (["jitter_a.gray=3"], "jitter_a = {'gray': 3}: gray must be between 0 and 1"),
         (["name.first=1"], "'name' is not a table"),
     ],
 )
