@@ -162,7 +162,7 @@ def ask(process: subprocess.Popen[str], line: str) -> str:
     return process.stdout.readline()
 
 
-def seconds(part: Callable[[], None]) -> float:
+def seconds(part: Callable[[], object]) -> float:
     start = time.perf_counter()
     part()
     return time.perf_counter() - start
@@ -175,8 +175,8 @@ def show(name: str, times: dict[str, list[float]]) -> None:
         if f"{side}G step" not in times:
             print("  no PyTorch to compare with (see --torch-python)")
             continue
-        own = [part for part in times if part.startswith("torch ") == bool(side)]
-        row = {part.removeprefix("torch "): times[part] for part in own}
+        parts = [part for part in times if part.startswith("torch ") == bool(side)]
+        row = {part.removeprefix("torch "): times[part] for part in parts}
         print(f"  {'PyTorch float32' if side else 'MindSpore'}")
         for part, values in row.items():
             print(f"    {part:24s} {min(values):7.3f} ({statistics.median(values):.3f})")
@@ -184,9 +184,9 @@ def show(name: str, times: dict[str, list[float]]) -> None:
         totals[side] = [sum(values) for values in zip(*steps, strict=True)]
         print(f"    {'whole step':24s} {min(totals[side]):7.3f} ({statistics.median(totals[side]):.3f})")
     if len(totals) == 2:
-        own, other = totals[""], totals["torch "]
-        rounds = statistics.median(a / b for a, b in zip(own, other, strict=True))
-        print(f"  ratio: {min(own) / min(other):.2f} of the minima, {rounds:.2f} the median of the rounds", flush=True)
+        own, twin = totals[""], totals["torch "]
+        rounds = statistics.median(a / b for a, b in zip(own, twin, strict=True))
+        print(f"  ratio: {min(own) / min(twin):.2f} of the minima, {rounds:.2f} the median of the rounds", flush=True)
 
 
 if __name__ == "__main__":

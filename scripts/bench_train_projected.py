@@ -66,6 +66,8 @@ class Head(nn.Module):
 class Spectral(nn.Conv2d):
     """A convolution divided by its largest singular value, which one step of the power iteration estimates."""
 
+    u: Tensor
+
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, bias: bool = True) -> None:
         super().__init__(inputs, outputs, kernel, stride, 1, bias=bias)
         self.register_buffer("u", f.normalize(torch.randn(outputs), dim=0))

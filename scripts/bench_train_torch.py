@@ -41,7 +41,7 @@ class Twin:
         self.d_a, self.d_b = ([network(plan[name], torch) for _ in range(plan["scales"])] for name in ("d_a", "d_b"))
         self.g_all = [*self.g_ab.parameters(), *self.g_ba.parameters()]
         self.d_all = [p for d in (*self.d_a, *self.d_b) for p in d.parameters()]
-        self.projected = None
+        self.projected: Any = None
         if plan["projected"]:
             from bench_train_projected import Projected
 

@@ -45,7 +45,8 @@ def sampled(x: Array, columns: NDArray[np.float64], rows: NDArray[np.float64]) -
     above, below, share_y = _neighbours(rows, height)
     upper = x[:, above, left] * (1 - share_x) + x[:, above, right] * share_x
     lower = x[:, below, left] * (1 - share_x) + x[:, below, right] * share_x
-    return (upper * (1 - share_y) + lower * share_y).astype(np.float32)
+    result: Array = (upper * (1 - share_y) + lower * share_y).astype(np.float32)
+    return result
 
 
 def jitter(x: Array, limits: Mapping[str, Any], random: np.random.Generator) -> Array:
@@ -61,7 +62,8 @@ def jitter(x: Array, limits: Mapping[str, Any], random: np.random.Generator) -> 
     kept = 0.0 if random.random() < limits.get("gray", 0.0) else 1 + saturation
     x = x * (1 + contrast) + brightness
     mean = x.mean(0, keepdims=True)
-    return (mean + (x - mean) * kept).clip(-1, 1).astype(np.float32)
+    result: Array = (mean + (x - mean) * kept).clip(-1, 1).astype(np.float32)
+    return result
 
 
 def _neighbours(places: NDArray[np.float64], side: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:

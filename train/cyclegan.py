@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -65,7 +66,7 @@ class CycleGAN:
         self.g_ab, self.g_ba, self.ema_ab, self.ema_ba = generators
         widths = (config.d_width_a or config.d_width, config.d_width)
         self.d_a, self.d_b = (tuple(PatchDiscriminator(width) for _ in range(config.d_scales)) for width in widths)
-        self.projected = None
+        self.projected: Any = None
         if config.projected:
             self.projected = ProjectedDiscriminator(load_weights(FEATURES), config.projected_size)
         for name, cell in self.networks().items():
@@ -107,7 +108,7 @@ class CycleGAN:
         fake_a, same_a = together(self.g_ba, y, x, few)
         seen_b, seen_a = augment(fake_b, drawn[:half]), augment(fake_a, drawn[half:])
         # Equation 1, G and F are to fool D; then equation 2, F(G(x)) = x and G(F(y)) = y.
-        terms = (self.adversarial(self.d_b, seen_b, 1.0), self.adversarial(self.d_a, seen_a, 1.0))
+        terms: Tensors = (self.adversarial(self.d_b, seen_b, 1.0), self.adversarial(self.d_a, seen_a, 1.0))
         if "cycle_a" in wanted:
             terms = (*terms, l1(self.g_ba(fake_b + noise[0] if noise else fake_b), x))
         if "cycle_b" in wanted:
@@ -123,7 +124,7 @@ class CycleGAN:
             terms = (*terms, 1.0 - own_structure(fake_a, y))
         if "colour" in wanted:
             terms = (*terms, 1.0 - own_colour(fake_b, x))
-        features = ()
+        features: Tensors = ()
         if "projected" in wanted:
             features = self.projected.features(seen_b)
             terms = (*terms, hinge_generator(self.projected(*features)))

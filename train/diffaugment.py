@@ -68,4 +68,5 @@ def _kept(n: int, height: int, width: int, random: np.random.Generator) -> NDArr
         np.abs(np.arange(side) - random.uniform(0, side, (n, 1))) < CUTOUT_SIDE / 2 * side for side in (height, width)
     ]
     cut = random.random((n, 1, 1)) < CUTOUT_SHARE
-    return 1 - np.float32(inside[0][:, None, :, None] & inside[1][:, None, None, :] & cut[..., None])
+    square = inside[0][:, None, :, None] & inside[1][:, None, None, :] & cut[..., None]
+    return 1 - square.astype(np.float32)

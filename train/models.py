@@ -56,10 +56,11 @@ class Unpaired:
     def __init__(self, config: Config, cyclegan: CycleGAN) -> None:
         self.config, self.cyclegan = config, cyclegan
         self.discriminator_losses = (*DISCRIMINATOR_LOSSES, *[PROJECTED_LOSS] * bool(config.projected))
-        self.panels = (generator_losses(config), self.discriminator_losses)
+        self.panels: tuple[tuple[str, ...], ...] = (generator_losses(config), self.discriminator_losses)
         self.controller = Controller(config.own_structure)
-        self.optimizers: dict[str, Any] = {**cyclegan.optimizers}
-        self.optimizers |= {"structure": self.controller} if config.own_structure else {}
+        self.optimizers: Mapping[str, Any] = dict(cyclegan.optimizers)
+        if config.own_structure:
+            self.optimizers = {**self.optimizers, "structure": self.controller}
         self.pools = {"a": ImagePool(config.pool), "b": ImagePool(config.pool)}
         self.networks, self.average = cyclegan.networks, cyclegan.average
 

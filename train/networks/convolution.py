@@ -118,7 +118,7 @@ class Copies(nn.Cell):
         row = width + k // 2
         x = ops.reshape(ops.concat((x, ops.zeros((n, channels, height, k // 2), x.dtype)), 3), (n, channels, -1))
         gap = ops.zeros((n, channels, k * row if self.rows else (k - 1) * row - 1), x.dtype)
-        parts = (x,)
+        parts: tuple[Tensor, ...] = (x,)
         for _ in range(k - 1):
             parts = (*parts, gap, x)
         if not self.rows:
