@@ -116,7 +116,7 @@ def write_weights(path: str | Path, networks: Mapping[str, nn.Cell]) -> None:
 
 def _named(networks: dict[str, Arrays]) -> dict[str, Arrays]:
     """A file of the fine half alone need not name it: its arrays (`head.weight`, ...) are those of `ema`."""
-    if "head" not in networks:
+    if not {"head", "body", "tail"} <= networks.keys():
         return networks
     return {"ema": {f"{first}.{rest}": array for first, part in networks.items() for rest, array in part.items()}}
 

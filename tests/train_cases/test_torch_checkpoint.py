@@ -18,7 +18,8 @@ from train.__main__ import main  # noqa: E402
 from train.checkpoint import start_from  # noqa: E402
 from train.commands import import_torch  # noqa: E402
 from train.commands.export import read_card  # noqa: E402
-from train.cyclegan import CycleGAN, Weights  # noqa: E402
+from train.config import Config  # noqa: E402
+from train.cyclegan import CycleGAN  # noqa: E402
 from train.export import read_pictures  # noqa: E402
 from train.networks import build_generator  # noqa: E402
 from train.torch_checkpoint import TorchGenerator  # noqa: E402
@@ -145,7 +146,7 @@ def test_mindspores_own_checkpoint_holds_the_same(tmp_path: Path, capsys) -> Non
     npz, ckpt = (read_weights(tmp_path / name)["gab"] for name in ("plain.npz", "g.ckpt"))
     assert npz.keys() == ckpt.keys()
     assert all(np.array_equal(array, ckpt[layer]) for layer, array in npz.items())
-    model = CycleGAN("resnet-6", {"width": 8}, 8, 0.5, Weights(10, 5, 0))
+    model = CycleGAN(Config(name="resnet", generator="resnet-6", generator_options={"width": 8}, d_width=8))
     start_from(tmp_path / "g.ckpt", model)
     for name in ("gab", "ema"):
         arrays = network_arrays(model.networks()[name])
