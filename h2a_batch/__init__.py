@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from h2a_batch.errors import H2AError
     from h2a_batch.events import Event, FileResult, Summary
-    from h2a_batch.folder import convert_folder
-    from h2a_batch.generator import Generator
+    from h2a_batch.inference import Generator
     from h2a_batch.options import Options, Workers
+    from h2a_batch.run import convert_folder
 
 __all__ = [
     "Event",
@@ -32,12 +32,12 @@ __all__ = [
 _HOMES = {
     "Event": "events",
     "FileResult": "events",
-    "Generator": "generator",
+    "Generator": "inference",
     "H2AError": "errors",
     "Options": "options",
     "Summary": "events",
     "Workers": "options",
-    "convert_folder": "folder",
+    "convert_folder": "run",
 }
 
 

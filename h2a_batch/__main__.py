@@ -7,7 +7,7 @@ import sys
 def main() -> int:
     """Run the command line; Ctrl-C while the libraries load ends in silence, not in a traceback."""
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from h2a_batch.cli import main as run
+    from h2a_batch.command.convert import main as run
 
     signal.signal(signal.SIGINT, before)
     return run()
@@ -16,7 +16,7 @@ def main() -> int:
 def sheet() -> int:
     """Run ``h2a-sheet``, in the same way."""
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from h2a_batch.sheet_cli import main as run
+    from h2a_batch.command.sheet import main as run
 
     signal.signal(signal.SIGINT, before)
     return run()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
-from h2a_batch.store import Place
+from h2a_batch.places import Place
 
 
 @dataclass(frozen=True)

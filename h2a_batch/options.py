@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -11,12 +10,14 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from h2a_batch.card import FRAMINGS, FaceRule
 from h2a_batch.errors import UsageError
+from h2a_batch.inference import FaceRule
 from h2a_batch.machine import available_cores, available_memory
-from h2a_batch.search import FACES, MOST, NO_FACE, Find, Search
+from h2a_batch.photos import FITS, FORMATS
 
-FORMATS = ("png", "jpg", "webp")
+FACES = ("off", "crop", "paste")
+NO_FACE = ("convert", "skip", "fail")
+MOST_FACES = 50  # of a photo
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".pdf")
 OUTPUT_VERSION = 3  # raised when the same options come to give other pixels
 ARCHIVE, MOVE = "archive=", "move="
@@ -94,7 +95,7 @@ class Options:
     on_failure: str = "keep"
     faces: str = "crop"
     min_face: int | None = None
-    max_faces: int = MOST
+    max_faces: int = MOST_FACES
     no_face: str = "convert"
     ray: str | None = None
     endpoint: str = ""
@@ -106,7 +107,7 @@ class Options:
             self.size in ("model", "source") or _is_side(self.size),
             f"--size {self.size}: choose model, source or a number of pixels from 1 to 16384",
         )
-        _require(self.fit is None or self.fit in FRAMINGS, f"--fit {self.fit}: choose one of {', '.join(FRAMINGS)}")
+        _require(self.fit is None or self.fit in FITS, f"--fit {self.fit}: choose one of {', '.join(FITS)}")
         _require(
             not set(self.suffix) & set("/\\\0") and len(os.fsencode(self.suffix)) <= 64,
             f"--suffix {self.suffix!r}: a suffix has no slashes and at most 64 bytes",
@@ -193,13 +194,6 @@ class Options:
         """Images in one predict: on CPU more than one gains nothing, an Ascend card wants several."""
         return self.batch_size or (1 if device == "cpu" else 8)
 
-    def search(self, find: Find, rule: FaceRule) -> Search | None:
-        """How faces are looked for, with a detector's `Detector.find` and the model's rule; None where they are not."""
-        if self.faces == "off":
-            return None
-        paste = self.faces == "paste"
-        return Search(find, rule, self.min_face, self.max_faces, self.no_face, not paste, paste)
-
     def settings(self, model_sha256: str, framing: str, rule: FaceRule) -> str:
         """What decides the bytes of an output, as canonical JSON for the ledger.
 
@@ -213,7 +207,7 @@ class Options:
                 "version": OUTPUT_VERSION,
                 "model": model_sha256,
                 "format": self.format,
-                "quality": None if self.format == "png" else self.effective_quality,
+                "quality": self.effective_quality if FORMATS[self.format].lossy else None,
                 "size": self.size,
                 "fit": self.fit or framing,
                 "keep_metadata": self.keep_metadata,
@@ -245,11 +239,6 @@ def with_settings(options: Options, settings: dict[str, Any]) -> Options:
         return replace(options, **fields)
     except TypeError as error:
         raise UsageError(f"an option has a value of the wrong type: {error}") from error
-
-
-def settings_key(settings: str) -> str:
-    """A short name for a run's settings."""
-    return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
 def _folder(rule: str, prefix: str) -> Path | None:

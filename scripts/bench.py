@@ -44,8 +44,8 @@ from bench_photos import fill, large_photos, squares  # noqa: E402
 from bench_worker import MODES, RUNTIMES, SIDE  # noqa: E402
 from composites import portraits  # noqa: E402
 
-from h2a_batch.card import card_of, find_model  # noqa: E402
 from h2a_batch.errors import H2AError  # noqa: E402
+from h2a_batch.inference import card_of, find_model  # noqa: E402
 from h2a_batch.machine import available_cores  # noqa: E402
 
 WORKER = str(ROOT / "scripts" / "bench_worker.py")

@@ -34,12 +34,10 @@ from composites import portraits  # noqa: E402
 from lite_support import ConvTanh  # noqa: E402
 
 from h2a_batch import convert_folder  # noqa: E402
-from h2a_batch.claims import claim, claim_faces  # noqa: E402
-from h2a_batch.ledger import Ledger  # noqa: E402
-from h2a_batch.node import Report  # noqa: E402
-from h2a_batch.pipeline import Result  # noqa: E402
-from h2a_batch.records import Output, Task  # noqa: E402
-from h2a_batch.source import Scan, Source, scan  # noqa: E402
+from h2a_batch.convert import Result  # noqa: E402
+from h2a_batch.convert.cluster.node import Report  # noqa: E402
+from h2a_batch.ledger import Ledger, Output, Task, claim, claim_faces  # noqa: E402
+from h2a_batch.sources import Scan, Source, scan  # noqa: E402
 
 MANY, NODES, CORES = 10_000_000, (1, 10, 100), 2  # photos, and nodes of so many cores, of the table that is worked out
 CALLS, NAMED, PARCEL = 300, 100, 4

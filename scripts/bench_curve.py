@@ -34,8 +34,8 @@ from bench_photos import fill_small  # noqa: E402
 from composites import portraits  # noqa: E402
 
 from h2a_batch import convert_folder  # noqa: E402
-from h2a_batch.card import find_model  # noqa: E402
 from h2a_batch.errors import H2AError  # noqa: E402
+from h2a_batch.inference import find_model  # noqa: E402
 
 COUNTS = (100, 1_000, 10_000, 100_000)
 FEWEST = 1_000  # files of a run that the longest is compared with: in a shorter one starting up takes most of the time

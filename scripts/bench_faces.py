@@ -27,11 +27,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from h2a_batch import convert_folder
-from h2a_batch.card import FaceRule, card_of, find_model
-from h2a_batch.faces import Detector, Face, usual_smallest
-from h2a_batch.framing import frame_of, is_portrait
-from h2a_batch.generator import DEFAULT_MODEL, Generator
-from h2a_batch.search import FACES
+from h2a_batch.faces import Detector, Face, frame_of, is_portrait, usual_smallest
+from h2a_batch.inference import DEFAULT_MODEL, FaceRule, Generator, card_of, find_model
+from h2a_batch.options import FACES
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))

@@ -25,7 +25,7 @@ os.environ.setdefault("GLOG_v", "3")
 
 from mindspore import nn, set_seed  # noqa: E402
 
-from h2a_batch.files import replacing  # noqa: E402
+from h2a_batch.places import replacing  # noqa: E402
 from train.export import mindir_bytes  # noqa: E402
 from train.inference import inference_form  # noqa: E402
 from train.networks import build_generator  # noqa: E402

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from h2a_batch.files import replacing
 from h2a_batch.machine import available_cores
+from h2a_batch.places import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"

@@ -32,14 +32,13 @@ from bench_page import busy, describe_machine, table, today, write_part  # noqa:
 from bench_photos import large_photos, squares  # noqa: E402
 from composites import portraits  # noqa: E402
 
+from h2a_batch.convert import decode  # noqa: E402
 from h2a_batch.errors import H2AError  # noqa: E402
-from h2a_batch.faces import Detector  # noqa: E402
-from h2a_batch.files import write_output  # noqa: E402
-from h2a_batch.generator import Generator  # noqa: E402
-from h2a_batch.image import decode, encode  # noqa: E402
-from h2a_batch.options import FORMATS, Options  # noqa: E402
-from h2a_batch.png import encode_png  # noqa: E402
-from h2a_batch.search import Search  # noqa: E402
+from h2a_batch.faces import Detector, Search, search_of  # noqa: E402
+from h2a_batch.inference import Generator  # noqa: E402
+from h2a_batch.options import Options  # noqa: E402
+from h2a_batch.photos import FORMATS, encode, encode_png  # noqa: E402
+from h2a_batch.places import write_output  # noqa: E402
 
 REPEATS, SLOW_REPEATS = 12, 6
 MIN_FACE = 100  # pixels
@@ -74,7 +73,7 @@ def measure(model: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """The rows of both tables."""
     generator, detector, people = Generator(model, device="cpu"), Detector(), portraits(2)
     kinds = (Options(faces="off"), Options(), Options(min_face=MIN_FACE))
-    searches = [options.search(detector.find, generator.card.face) for options in kinds]
+    searches = [search_of(options, detector.find, generator.card.face) for options in kinds]
     with tempfile.TemporaryDirectory() as place:
         photos = {"512x512": Path(place, "512.jpg"), "12 megapixels": Path(place, "12.jpg")}
         for path, data in zip(photos.values(), (squares(people)[0], large_photos(people)[1]), strict=True):

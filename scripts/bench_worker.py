@@ -48,7 +48,7 @@ def lite_runs(model: str, mode: str, threads: int) -> tuple[list[Run], str]:
     """MindSpore Lite by the product's own `Generator`."""
     import mindspore_lite
 
-    from h2a_batch.generator import Generator
+    from h2a_batch.inference import Generator
 
     count, own = (threads, 1) if mode == "each" else (1, threads)
     runs = [Generator(model, device="cpu", threads=own).run for _ in range(count)]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fontTools import subset
 
-OUT = Path(__file__).resolve().parent.parent / "h2a_batch" / "fonts"
+OUT = Path(__file__).resolve().parent.parent / "h2a_batch" / "gallery" / "text" / "fonts"
 _EUROPE = (
     "U+20-7E,U+A0-24F,U+259,U+2BC,U+2C6-2DD,U+300-36F,U+370-3FF,U+400-52F,U+1E00-1FFF,U+2000-214F,U+2190-22FF,"
     "U+25A0-25FF,U+2713-2717,U+FFFD"

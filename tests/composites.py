@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from h2a_batch.faces import Face
+from h2a_batch.faces.framing import Face
 
 HERE = Path(__file__).resolve().parent
 PHOTOS = HERE / "photos"

@@ -15,8 +15,8 @@ from conftest import PHOTOS
 from PIL import Image
 
 from h2a_batch import convert_folder
-from h2a_batch.report import write_report
-from h2a_batch.results import read_results
+from h2a_batch.gallery.report import write_report
+from h2a_batch.gallery.results import read_results
 
 PORTRAITS = sorted(PHOTOS.glob("*.jpg"))
 HOSTILE = (

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from h2a_batch.blend import mask, paste
-from h2a_batch.card import card_of, find_model
-from h2a_batch.faces import Detector, usual_smallest
-from h2a_batch.framing import Frame, cut, frame_of
-from h2a_batch.generator import Generator
+from h2a_batch.faces.blend import mask, paste
+from h2a_batch.faces.detector import Detector, usual_smallest
+from h2a_batch.faces.framing import frame_of
+from h2a_batch.inference.card import card_of, find_model
+from h2a_batch.inference.generator import Generator
+from h2a_batch.photos.frame import Frame, cut
 
 PLACES = st.floats(-60, 260, allow_subnormal=False)  # Lite sets the processor to round them to 0
 FRAMES = st.builds(Frame, PLACES, PLACES, st.floats(4, 300), st.floats(-180, 180, allow_subnormal=False))

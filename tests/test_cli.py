@@ -321,7 +321,7 @@ def test_a_folder_in_the_way_of_an_output_costs_one_file(photos: Path, tmp_path:
 def test_memory_does_not_grow_with_the_number_of_files(many: Path, tmp_path: Path) -> None:
     def peak(limit: int, out: Path) -> int:
         script = (
-            "import resource, sys; from h2a_batch.cli import main; code = main(sys.argv[1:]);"
+            "import resource, sys; from h2a_batch.command.convert import main; code = main(sys.argv[1:]);"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
         )
         command = command_line(many, out, "--limit", limit, "-q", "--workers", "1:1:1")

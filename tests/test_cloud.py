@@ -18,13 +18,14 @@ from PIL import Image
 from store_support import Bucket, free_port, needs_store, served, throttled
 from test_portraits import group
 
-from h2a_batch import FileResult, convert_folder, mirror
+from h2a_batch import FileResult, convert_folder
 from h2a_batch.errors import PhotoError, UsageError
-from h2a_batch.files import write_output
-from h2a_batch.ledger import Ledger
-from h2a_batch.records import Output
-from h2a_batch.source import Source
-from h2a_batch.store import Place, Remote, place
+from h2a_batch.ledger import mirror
+from h2a_batch.ledger.ledger import Ledger
+from h2a_batch.ledger.records import Output
+from h2a_batch.places.files import write_output
+from h2a_batch.places.store import Place, Remote, place
+from h2a_batch.sources.source import Source
 
 pytestmark = [pytest.mark.slow, needs_store]
 PORTRAITS = sorted(PHOTOS.glob("*.jpg"))

@@ -20,10 +20,11 @@ from conftest import PHOTOS, ROOT, Command, command_line, leftovers, tree
 from PIL import Image
 from test_portraits import group, scenery
 
-from h2a_batch import convert_folder, files
+from h2a_batch import convert_folder
 from h2a_batch.errors import UsageError
-from h2a_batch.files import remove_temporaries, replacing, temporary_path
-from h2a_batch.ledger import Ledger
+from h2a_batch.ledger.ledger import Ledger
+from h2a_batch.places import files
+from h2a_batch.places.files import remove_temporaries, replacing, temporary_path
 
 pytestmark = pytest.mark.slow
 COUNT = 49  # photos, the last one of three people
@@ -274,7 +275,9 @@ def test_a_cluster_that_is_not_there_is_one_line(photos: Path, tmp_path: Path, h
 
 
 def test_without_the_package_it_is_named(photos: Path, tmp_path: Path) -> None:
-    script = "import sys; sys.modules['ray'] = None; from h2a_batch.cli import main; sys.exit(main(sys.argv[1:]))"
+    script = (
+        "import sys; sys.modules['ray'] = None;from h2a_batch.command.convert import main; sys.exit(main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", script, photos, tmp_path / "out", "--ray"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "--ray needs the package ray; pip install 'h2a-batch[ray]'" in done.stderr

@@ -12,9 +12,9 @@ from PIL import Image
 from test_sheet import Sheets, h2a_sheet
 
 from h2a_batch import convert_folder
-from h2a_batch.page import Sheet, column_names, draw_pages
-from h2a_batch.results import Facts, Setting, read_columns, summarise
-from h2a_batch.sheet import plan_sheet
+from h2a_batch.gallery.page import Sheet, column_names, draw_pages
+from h2a_batch.gallery.results import Facts, Setting, read_columns, summarise
+from h2a_batch.gallery.sheet import plan_sheet
 
 __all__ = ["h2a_sheet"]  # a fixture
 

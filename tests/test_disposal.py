@@ -13,12 +13,12 @@ from conftest import Command, leftovers, tree
 from watch_support import PORTRAITS, Watch, drop, picture
 
 from h2a_batch import Event, Options, convert_folder
-from h2a_batch.claims import claim
-from h2a_batch.disposal import Disposal
-from h2a_batch.files import sha256_of, temporary_path
-from h2a_batch.ledger import Ledger
-from h2a_batch.records import Output
-from h2a_batch.source import Source
+from h2a_batch.ledger.claims import claim
+from h2a_batch.ledger.ledger import Ledger
+from h2a_batch.ledger.records import Output
+from h2a_batch.places.files import sha256_of, temporary_path
+from h2a_batch.run.disposal import Disposal
+from h2a_batch.sources.source import Source
 
 
 def test_an_archive_keeps_sub_folders_and_what_is_in_it(h2a: Command, photos: Path, tmp_path: Path) -> None:

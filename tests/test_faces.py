@@ -13,9 +13,10 @@ import pytest
 from composites import AI_FACES, Known, Portrait, compose, landscape, matched, own_portraits, portraits, put
 from PIL import Image
 
-from h2a_batch.card import find_model
 from h2a_batch.errors import ModelError
-from h2a_batch.faces import NARROWEST, Detector, Detectors, Face, usual_smallest
+from h2a_batch.faces.detector import NARROWEST, Detector, Detectors, usual_smallest
+from h2a_batch.faces.framing import Face
+from h2a_batch.inference.card import find_model
 
 OWN = own_portraits()
 
@@ -155,7 +156,7 @@ def test_a_detector_that_cannot_be_loaded_is_told_to_every_thread(
     for path in find_model("centerface").parent.glob("centerface.*"):
         shutil.copyfile(path, tmp_path / path.name)
     (tmp_path / "centerface.mindir").write_bytes(b"damaged")
-    monkeypatch.setattr("h2a_batch.faces.find_model", lambda name: tmp_path / f"{name}.mindir")
+    monkeypatch.setattr("h2a_batch.faces.detector.find_model", lambda name: tmp_path / f"{name}.mindir")
     shared, picture = Detectors(), np.asarray(OWN[0].image)
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(shared.find, picture, 28) for _ in range(8)]:

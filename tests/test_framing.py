@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from h2a_batch.card import FaceRule, card_of, find_model
 from h2a_batch.errors import ModelError
-from h2a_batch.faces import Detector, Face, usual_smallest
-from h2a_batch.framing import Frame, cut, frame_of, is_portrait
+from h2a_batch.faces.detector import Detector, usual_smallest
+from h2a_batch.faces.framing import Face, frame_of, is_portrait
+from h2a_batch.inference.card import FaceRule, card_of, find_model
+from h2a_batch.photos.frame import Frame, cut
 
 RULE = FaceRule(0.5, 0.47, 0.28, 0.27)
 SIDES = st.integers(1, 300)

@@ -13,9 +13,9 @@ import pytest
 from conftest import PHOTOS, ROOT, Command
 
 from h2a_batch import Generator
-from h2a_batch.card import DETECTOR, card_from_shape, card_of, find_model, identify, known_models, read_card
+from h2a_batch.convert.parts import decode
 from h2a_batch.errors import ModelError, RuntimeMissingError
-from h2a_batch.image import decode
+from h2a_batch.inference.card import DETECTOR, card_from_shape, card_of, find_model, identify, known_models, read_card
 
 MODEL = ROOT / "models" / "anime-256.mindir"
 

@@ -13,14 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, features
 
-from h2a_batch.card import Pixels
+from h2a_batch.convert.finish import finish
+from h2a_batch.convert.parts import HAVE_HEIF, Photo, decode
 from h2a_batch.errors import PhotoError
-from h2a_batch.files import replacing, temporary_path
-from h2a_batch.fit import place, step_back
-from h2a_batch.framing import CLOSE_UP, Frame
-from h2a_batch.image import HAVE_HEIF, Photo, decode, encode, finish
-from h2a_batch.kinds import sniff
-from h2a_batch.png import encode_png
+from h2a_batch.inference.card import Pixels
+from h2a_batch.photos.fit import CLOSE_UP, fit_photo, step_back
+from h2a_batch.photos.formats import encode
+from h2a_batch.photos.frame import Frame
+from h2a_batch.photos.kinds import sniff
+from h2a_batch.photos.png import encode_png
+from h2a_batch.places.files import replacing, temporary_path
 
 FRAME = (256, 256)
 SIDES = st.integers(1, 5000)
@@ -54,7 +56,7 @@ def _quadrants(width: int = 64, height: int = 32) -> Image.Image:
 
 @given(SIDES, SIDES, st.sampled_from(["pad", "crop", "stretch"]), st.sampled_from(["model", "source", "700"]))
 def test_a_placement_lies_within_photo_and_frame(width: int, height: int, fit: str, size: str) -> None:
-    placement = place((width, height), FRAME, fit, size)
+    placement = fit_photo((width, height), FRAME, fit, size)
     left, top, right, bottom = placement.crop
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
     left, top, right, bottom = placement.content
@@ -68,7 +70,7 @@ def test_a_placement_lies_within_photo_and_frame(width: int, height: int, fit: s
 
 @given(SIDES, SIDES, st.sampled_from(["pad", "crop"]))
 def test_proportions_are_kept_to_a_pixel(width: int, height: int, fit: str) -> None:
-    placement = place((width, height), FRAME, fit, "model")
+    placement = fit_photo((width, height), FRAME, fit, "model")
     used = placement.crop[2] - placement.crop[0], placement.crop[3] - placement.crop[1]
     shown = placement.content[2] - placement.content[0], placement.content[3] - placement.content[1]
     scale = max(shown) / max(used)
@@ -102,7 +104,7 @@ def test_pixels_survive_the_way_to_the_model_and_back(
 def test_a_close_up_is_put_where_its_face_belongs(
     width: int, height: int, x: float, y: float, near: float, fit: str
 ) -> None:
-    before = place((width, height), FRAME, fit, "model")
+    before = fit_photo((width, height), FRAME, fit, "model")
     used = before.crop[2] - before.crop[0], before.crop[3] - before.crop[1]
     face = Frame(before.crop[0] + x * used[0], before.crop[1] + y * used[1], near * max(used), 0)
     after = step_back(before, face, FRAME)

@@ -6,7 +6,7 @@ from itertools import pairwise, product
 
 import pytest
 
-from h2a_batch.layout import A4, SCREEN, Look, Paper, Planner, common_aspect
+from h2a_batch.gallery.layout import A4, SCREEN, Look, Paper, Planner, common_aspect
 
 
 @pytest.mark.parametrize("paper", [SCREEN, A4], ids=["screen", "a4"])

@@ -9,13 +9,14 @@ import pytest
 from conftest import PHOTOS
 from PIL import Image
 
-from h2a_batch.claims import claim, claim_sheet, is_current
 from h2a_batch.errors import BusyError, LedgerError, UsageError
-from h2a_batch.files import sha256_of, temporary_path
-from h2a_batch.ledger import Ledger
-from h2a_batch.records import Output, Task
-from h2a_batch.results import write_table
-from h2a_batch.source import LEDGER_FOLDER, Source
+from h2a_batch.gallery.target import claim_sheet
+from h2a_batch.ledger.claims import claim, is_current
+from h2a_batch.ledger.ledger import Ledger
+from h2a_batch.ledger.records import Output, Task
+from h2a_batch.ledger.table import write_table
+from h2a_batch.places.files import sha256_of, temporary_path
+from h2a_batch.sources.source import LEDGER_FOLDER, Source
 
 
 def _source(path: Path, output: str = "a.png") -> Source:

@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2a_batch.names import MAX_NAME, assign, variants
+from h2a_batch.sources.names import MAX_NAME, assign, variants
 
 # any name that a Linux folder can hold, bytes that are no UTF-8 among them
 _PART = st.binary(min_size=1, max_size=120).map(lambda raw: os.fsdecode(raw.replace(b"/", b"_").replace(b"\0", b"_")))

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, Command
 
-from h2a_batch import optimised
-from h2a_batch.faces import Detector
-from h2a_batch.generator import Generator, load_runtime
+from h2a_batch.faces.detector import Detector
+from h2a_batch.inference import optimised
+from h2a_batch.inference.generator import Generator, load_runtime
 
 MODEL = ROOT / "models" / "anime-256.mindir"
 GRAY = np.full((1, 3, 256, 256), 0.25, np.float32)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from h2a_batch import machine
-from h2a_batch.card import FaceRule
 from h2a_batch.errors import UsageError
+from h2a_batch.inference.card import FaceRule
 from h2a_batch.options import Options, Workers, with_settings
 
 

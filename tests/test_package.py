@@ -43,7 +43,9 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, photos: Path, tmp_pat
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", place, wheel]
     subprocess.run(install, check=True, capture_output=True)
     environment = {**os.environ, "PYTHONPATH": str(place)}
-    script = "import h2a_batch, h2a_batch.card; print(h2a_batch.__file__, h2a_batch.card.find_model('anime-256'))"
+    script = (
+        "import h2a_batch; from h2a_batch import inference as i;print(h2a_batch.__file__, i.find_model('anime-256'))"
+    )
     where = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
@@ -54,7 +56,10 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, photos: Path, tmp_pat
 
 
 def test_nothing_of_the_product_imports_the_training_side() -> None:
-    script = "import sys, h2a_batch.cli; print([m for m in sys.modules if m.split('.')[0] in ('train', 'mindspore')])"
+    script = (
+        "import sys, h2a_batch.command.convert;"
+        "print([m for m in sys.modules if m.split('.')[0] in ('train', 'mindspore')])"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

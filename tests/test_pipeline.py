@@ -6,7 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from h2a_batch.pipeline import _Allowance
+from h2a_batch.convert.pipeline import _Allowance
 
 
 def test_a_large_object_gets_its_turn_while_small_ones_come() -> None:

@@ -20,13 +20,15 @@ from conftest import PHOTOS, ROOT, Command, command_line, leftovers, tree
 from PIL import Image
 
 from h2a_batch import convert_folder
-from h2a_batch.card import FaceRule
-from h2a_batch.faces import Detector
-from h2a_batch.framing import cut, frame_of
-from h2a_batch.generator import Generator
-from h2a_batch.image import decode, finish
-from h2a_batch.ledger import Ledger
-from h2a_batch.search import Search
+from h2a_batch.convert.finish import finish
+from h2a_batch.convert.parts import decode
+from h2a_batch.faces.detector import Detector
+from h2a_batch.faces.framing import frame_of
+from h2a_batch.faces.search import Search
+from h2a_batch.inference.card import FaceRule
+from h2a_batch.inference.generator import Generator
+from h2a_batch.ledger.ledger import Ledger
+from h2a_batch.photos.frame import cut
 
 pytestmark = pytest.mark.slow
 

@@ -21,8 +21,8 @@ from PIL import Image
 from report_support import NAMES, folder, write
 
 from h2a_batch.errors import StorageError, UsageError
-from h2a_batch.report import check_report, write_report
-from h2a_batch.results import Item, read_columns, read_results
+from h2a_batch.gallery.report import check_report, write_report
+from h2a_batch.gallery.results import Item, read_columns, read_results
 
 __all__ = ["folder"]  # a fixture
 

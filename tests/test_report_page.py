@@ -17,9 +17,9 @@ from conftest import Command
 from PIL import Image
 from report_support import PORTRAITS, crowd, folder, framed, group, write
 
-from h2a_batch.framing import cut
-from h2a_batch.report import write_report
-from h2a_batch.results import read_columns, read_results, summarise
+from h2a_batch.gallery.report import write_report
+from h2a_batch.gallery.results import read_columns, read_results, summarise
+from h2a_batch.photos.frame import cut
 
 __all__ = ["crowd", "folder"]  # fixtures
 
@@ -383,7 +383,7 @@ def test_the_commands_write_it(tab: Page, h2a: Command, photos: Path, tmp_path: 
     page, again = tmp_path / "out" / "look.html", tmp_path / "again.html"
     done = h2a(photos, tmp_path / "out", "--report", page)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    command = [sys.executable, "-m", "h2a_batch.sheet_cli", photos, tmp_path / "out", again]
+    command = [sys.executable, "-m", "h2a_batch.command.sheet", photos, tmp_path / "out", again]
     assert subprocess.run(command, timeout=300).returncode == 0
     for path in (page, again):
         _open(tab, path)

@@ -14,8 +14,8 @@ from report_support import crowd, group
 
 from h2a_batch import FileResult, convert_folder
 from h2a_batch.errors import UsageError
-from h2a_batch.ledger import NOBODY
-from h2a_batch.results import DONE, FAILED, PENDING, Item, read_columns, read_photos, read_results, summarise
+from h2a_batch.gallery.results import Item, read_columns, read_photos, read_results, summarise
+from h2a_batch.ledger.records import DONE, FAILED, NOBODY, PENDING
 
 __all__ = ["crowd"]  # a fixture
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from h2a_batch.settle import Settling, is_open_for_writing
-from h2a_batch.source import Source
+from h2a_batch.sources.settle import Settling, is_open_for_writing
+from h2a_batch.sources.source import Source
 
 REST = 0.15
 

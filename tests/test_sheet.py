@@ -23,11 +23,11 @@ from test_typeset import NAMES
 
 from h2a_batch import convert_folder
 from h2a_batch.errors import UsageError
-from h2a_batch.framing import cut
-from h2a_batch.layout import A4, Look
-from h2a_batch.page import THEMES, Page, Sheet, draw_pages
-from h2a_batch.results import Facts, Item, Items, read_columns, summarise
-from h2a_batch.sheet import check_writable, files_of, plan_sheet, write_sheet
+from h2a_batch.gallery.layout import A4, Look
+from h2a_batch.gallery.page import THEMES, Page, Sheet, draw_pages
+from h2a_batch.gallery.results import Facts, Item, Items, read_columns, summarise
+from h2a_batch.gallery.sheet import check_writable, files_of, plan_sheet, write_sheet
+from h2a_batch.photos.frame import cut
 
 __all__ = ["crowd"]  # a fixture
 
@@ -38,7 +38,7 @@ Sheets = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def sheet_command(*arguments: object) -> list[str]:
     """The real command, as this interpreter starts it."""
-    return [sys.executable, "-m", "h2a_batch.sheet_cli", *map(str, arguments)]
+    return [sys.executable, "-m", "h2a_batch.command.sheet", *map(str, arguments)]
 
 
 @pytest.fixture
@@ -349,7 +349,8 @@ def test_what_a_run_shows_of_faces_is_shown_later_too(
 def test_memory_does_not_grow_with_the_number_of_pages(results: Path, tmp_path: Path, name: str) -> None:
     script = (
         "import resource, sys; from pathlib import Path; from itertools import cycle, islice;"
-        "from h2a_batch.page import Sheet; from h2a_batch.results import *; from h2a_batch.sheet import *;"
+        "from h2a_batch.gallery.page import Sheet; from h2a_batch.gallery.results import *;"
+        "from h2a_batch.gallery.sheet import *;"
         "folder, file, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]);"
         "photos = list(read_columns([folder / 'in'], [folder / 'out'])); rows = lambda: islice(cycle(photos), count);"
         "sheet = Sheet(file, [Facts(folder, count)], count, 'many'); grid = plan_sheet(sheet, rows());"

@@ -19,12 +19,12 @@ from test_sheet import Sheets, h2a_sheet
 from h2a_batch import convert_folder
 from h2a_batch.errors import UsageError
 from h2a_batch.events import Summary
+from h2a_batch.gallery.results import Item, look, open_ledger
+from h2a_batch.gallery.sheet import is_sheet
+from h2a_batch.ledger.records import Row
 from h2a_batch.options import Options
-from h2a_batch.present import Presenter
-from h2a_batch.records import Row
-from h2a_batch.results import Item, look, open_ledger
-from h2a_batch.sheet import is_sheet
-from h2a_batch.source import Scan, Source, scan
+from h2a_batch.run.present import Presenter
+from h2a_batch.sources.source import Scan, Source, scan
 
 __all__ = ["crowd", "h2a_sheet"]  # fixtures
 

@@ -12,12 +12,13 @@ from conftest import tree
 from hypothesis import given
 from hypothesis import strategies as some
 
-from h2a_batch import convert_folder, mirror
+from h2a_batch import convert_folder
+from h2a_batch.command.sheet import main as sheet
 from h2a_batch.errors import StorageError, UsageError
-from h2a_batch.ledger import Ledger
-from h2a_batch.sheet_cli import main as sheet
-from h2a_batch.source import Ignored, Scan, scan
-from h2a_batch.store import Item, Level, Remote, find, get, levels, listing, place, put
+from h2a_batch.ledger import mirror
+from h2a_batch.ledger.ledger import Ledger
+from h2a_batch.places.store import Item, Level, Remote, find, get, levels, listing, place, put
+from h2a_batch.sources.source import Ignored, Scan, scan
 
 NAMES = some.lists(some.text("ab.-(1 \u00e9", min_size=1, max_size=3), min_size=1, max_size=4).map("/".join)
 

@@ -13,10 +13,10 @@ from conftest import PHOTOS, SHARED, leftovers, tree
 from PIL import Image, ImageOps
 from test_portraits import group, scenery
 
-from h2a_batch.card import FaceRule
-from h2a_batch.faces import Detector
-from h2a_batch.image import decode
-from h2a_batch.search import Search
+from h2a_batch.convert.parts import decode
+from h2a_batch.faces.detector import Detector
+from h2a_batch.faces.search import Search
+from h2a_batch.inference.card import FaceRule
 from train.__main__ import main
 from train.prepare import FOLDERS, NEAR, SIZE, difference_hash
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from h2a_batch import fonts
-from h2a_batch.typeset import line, undrawn
+from h2a_batch.gallery.text import fonts
+from h2a_batch.gallery.text.typeset import line, undrawn
 
 NAMES = {
     "latin": "\u00c9l\u00e9onore \u017b\u00d3\u0141\u0106.jpg",

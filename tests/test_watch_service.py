@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, Command, leftovers, tree
 from watch_support import Start, Watch, drop, picture, start
 
-from h2a_batch.cli import build_parser
+from h2a_batch.command.convert import build_parser
 
 __all__ = ["start"]  # a fixture
 

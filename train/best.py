@@ -17,7 +17,7 @@ from mindspore import Tensor
 from numpy.typing import NDArray
 from PIL import Image
 
-from h2a_batch.files import replacing
+from h2a_batch.places import replacing
 from train import checkpoint, metrics
 from train.config import Config
 from train.data import Array, held_out, to_picture

@@ -19,7 +19,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from h2a_batch.files import replacing
+from h2a_batch.places import replacing
 from train.cyclegan import CycleGAN
 from train.distill import Distillation
 from train.errors import TrainError

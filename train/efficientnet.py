@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from h2a_batch.files import sha256_of
+from h2a_batch.places import sha256_of
 from train.errors import TrainError
 
 SIZE = 224  # what the weights were trained on

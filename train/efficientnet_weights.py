@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from h2a_batch.files import sha256_of
+from h2a_batch.places import sha256_of
 from train.errors import TrainError
 from train.torch_file import Arrays, read_state
 

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from h2a_batch.files import replacing
-from h2a_batch.image import decode, encode
-from h2a_batch.source import Scan, Source, scan
+from h2a_batch.convert import decode
+from h2a_batch.photos import encode
+from h2a_batch.places import replacing
+from h2a_batch.sources import Scan, Source, scan
 from train.errors import TrainError
 from train.metrics import correlation, diversity, has_collapsed, kid, kid_error, luminance, own_structure
 
@@ -117,7 +118,7 @@ def score(
 
 def paint_files(model: str, humans: Sequence[Path], out: Path) -> list[Path]:
     """Runs a model on the middle square of each picture, and writes its answers as NAME.png into `out`."""
-    from h2a_batch.generator import Generator
+    from h2a_batch.inference import Generator
 
     generator = Generator(model, threads=2)
     pixels = generator.card.input

@@ -19,8 +19,8 @@ from mindspore.train.mind_ir_pb2 import ModelProto
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from h2a_batch.card import card_of
-from h2a_batch.files import replacing, sha256_of
+from h2a_batch.inference import card_of
+from h2a_batch.places import replacing, sha256_of
 from train.errors import TrainError
 from train.inference import inference_form
 from train.lite import lite_version, run_on_lite

@@ -22,7 +22,7 @@ import mindspore as ms
 import numpy as np
 from tqdm import tqdm
 
-from h2a_batch.files import hold, replacing, sha256_of
+from h2a_batch.places import hold, replacing, sha256_of
 from train import best, checkpoint, report
 from train.config import FINE, Config, read_config
 from train.cyclegan import CycleGAN

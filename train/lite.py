@@ -61,7 +61,7 @@ def lite_version() -> str:
 
 def _main(kind: str, model: str, source: str, target: str) -> int:
     from h2a_batch.errors import H2AError
-    from h2a_batch.generator import Generator
+    from h2a_batch.inference import Generator
 
     x = np.load(source)
     try:
@@ -74,7 +74,7 @@ def _main(kind: str, model: str, source: str, target: str) -> int:
 
 
 def _graph(path: str, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    from h2a_batch.generator import load_runtime
+    from h2a_batch.inference import load_runtime
 
     lite = load_runtime()
     context = lite.Context()

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from h2a_batch.card import FaceRule
+from h2a_batch.convert import Photo, decode
 from h2a_batch.errors import PhotoError
-from h2a_batch.faces import Detector, Face
-from h2a_batch.files import replacing
-from h2a_batch.image import Photo, decode
-from h2a_batch.search import MOST, Search
-from h2a_batch.source import Scan, Source, Unusable, scan
+from h2a_batch.faces import Detector, Face, Search
+from h2a_batch.inference import FaceRule
+from h2a_batch.options import MOST_FACES
+from h2a_batch.places import replacing
+from h2a_batch.sources import Scan, Source, Unusable, scan
 from train.errors import TrainError
 from train.evaluate import equal_intervals, save
 
@@ -110,7 +110,7 @@ class Cutter:
         Raises:
             PhotoError: it cannot be read, or faces are looked for and it has none.
         """
-        search = self._faces and Search(self._find, FaceRule(), self._faces, MOST, "fail", whole=False)
+        search = self._faces and Search(self._find, FaceRule(), self._faces, MOST_FACES, "fail", whole=False)
         return decode(path, (SIZE, SIZE), "crop", "model", search=search or None)
 
     def _find(self, picture: NDArray[np.uint8], smallest: float) -> list[Face]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from h2a_batch.files import replacing
+from h2a_batch.places import replacing
 from train.config import FINE, JOINED, Config
 from train.data import to_picture
 from train.draft import card_text, lines

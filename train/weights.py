@@ -20,7 +20,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 from numpy.typing import NDArray
 
-from h2a_batch.files import replacing
+from h2a_batch.places import replacing
 from train.errors import TrainError
 
 Arrays = dict[str, NDArray[np.float32]]

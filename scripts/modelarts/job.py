@@ -19,7 +19,7 @@ from job_data import find_data
 from job_files import JobError, Mirror, below, fetch_run, one_line, say, store
 from job_processes import ROOT, STOPPED, Stop, device, fit_command, is_first_copy, run
 
-from h2a_batch.files import replacing
+from h2a_batch.places import replacing
 from train.commands import fit
 from train.commands.export import NETWORKS, read_card
 from train.config import Config, read_config

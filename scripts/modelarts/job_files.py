@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from h2a_batch.files import replacing
+from h2a_batch.places import replacing
 
 URLS = ("obs://", "s3://")
 MOXING = "/home/ma-user/modelarts/package/moxing_framework-*.whl"  # where ModelArts puts it in images without it

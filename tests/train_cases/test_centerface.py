@@ -12,8 +12,8 @@ import pytest
 from mindspore.train.mind_ir_pb2 import ModelProto
 from train_support import PHOTOS, ROOT, Array, shake
 
-from h2a_batch.card import DETECTOR, read_card
-from h2a_batch.files import sha256_of
+from h2a_batch.inference.card import DETECTOR, read_card
+from h2a_batch.places.files import sha256_of
 from train import centerface
 from train.__main__ import main
 from train.centerface import OUTPUTS, CenterFace, as_input, forward_pass

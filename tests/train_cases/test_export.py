@@ -14,7 +14,7 @@ from export_support import as_input, card_file
 from mindspore import nn
 from train_support import PHOTOS, ROOT, forward, shake
 
-from h2a_batch.card import card_of
+from h2a_batch.inference.card import card_of
 from train import export
 from train.__main__ import main
 from train.commands.export import read_card

@@ -14,7 +14,7 @@ from mindspore import Tensor
 from PIL import Image
 from train_support import PHOTOS, ROOT, Array, shake
 
-from h2a_batch.files import sha256_of
+from h2a_batch.places.files import sha256_of
 from train import checkpoint, report
 from train.commands.export import chosen_weights, generator_of, read_card
 from train.config import Config, config_from, read_config, tomllib

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from h2a_batch.files import replacing, sha256_of
+    from h2a_batch.places import replacing, sha256_of
     from train.weights import read_weights
 
     if options.out.suffix != ".zip":

@@ -110,7 +110,7 @@ def chosen_weights(options: argparse.Namespace, kind: str) -> tuple[Arrays, dict
 
 def digest(files: Sequence[Path]) -> str | list[str]:
     """The sha256 of the file, or of each."""
-    from h2a_batch.files import sha256_of
+    from h2a_batch.places import sha256_of
 
     digests = [sha256_of(file) for file in files]
     return digests[0] if len(digests) == 1 else digests

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
     except TrainError as error:
         raise TrainError(f"{options.checkpoint}: {error}") from error
 
-    from h2a_batch.files import replacing, sha256_of
+    from h2a_batch.places import replacing, sha256_of
 
     pictures = compared_pictures(options.images)
     difference = largest_difference(cell, module, pictures)

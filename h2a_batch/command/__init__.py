@@ -1,0 +1,1 @@
+"""The commands: words to options, and results to lines; all work is done below."""

@@ -1,0 +1,223 @@
+"""What a person sees of a run: a bar, a line for each failure, a summary; or JSON lines for a program."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import IO
+
+from tqdm import tqdm
+
+from h2a_batch.events import Event, FileResult, Summary
+from h2a_batch.gallery import printable, undrawn
+from h2a_batch.places import Place
+
+
+def shown(path: object) -> str:
+    """A path or message on one line, as `printable`."""
+    return printable(str(path))
+
+
+@contextlib.contextmanager
+def quiet_libraries(verbose: bool) -> Iterator[None]:
+    """Keep what native libraries write straight to file descriptor 2 off the terminal.
+
+    The program's own messages go to a copy of it.
+    """
+    if verbose:
+        os.environ["GLOG_v"] = "2"  # noqa: SIM112 - glog spells it so
+        yield
+        return
+    try:
+        own = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    except OSError:  # started without standard error
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
+        yield
+        return
+    before, sys.stderr = sys.stderr, own
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            own.flush()
+        os.dup2(own.fileno(), 2)
+        sys.stderr = before
+        with contextlib.suppress(OSError):
+            own.close()
+
+
+class Console:
+    """Tells of a run as it goes.
+
+    Args:
+        quiet: failures alone.
+        verbose: a line for each file, and tracebacks of internal errors.
+        as_json: a JSON line for each file on standard output.
+        limit: the run's own limit on photos, for the bar's total.
+        watch: a line for each photo that was converted, and no bar.
+    """
+
+    def __init__(self, quiet: bool, verbose: bool, as_json: bool, limit: int | None, watch: bool = False) -> None:
+        self.quiet, self.verbose, self.as_json, self.limit, self.watch = quiet, verbose, as_json, limit, watch
+        self.passed = 0
+        self.count: int | None = None
+        self.bar = tqdm(
+            unit=" photo",
+            unit_scale=False,
+            smoothing=0.05,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            disable=quiet or verbose or watch or not sys.stderr.isatty(),
+            bar_format="{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
+        )
+
+    @property
+    def shows_bar(self) -> bool:
+        """Whether there is a bar, and so a need to know how many photos there are."""
+        return not self.bar.disable
+
+    def total(self, count: int) -> None:
+        """How many photos there are, once that is known."""
+        self.count = count
+        self._set_total()
+
+    def _set_total(self) -> None:
+        if self.count is not None:
+            todo = max(self.count - self.passed, self.bar.n)
+            self.bar.total = todo if self.limit is None else min(todo, self.limit)
+
+    def file(self, result: FileResult) -> None:
+        """One photo is done with."""
+        if result.state == "skipped":  # not work: it would make the rate and the time left meaningless
+            self.passed += 1
+            self._set_total()
+        else:
+            self.bar.update()
+        if self.as_json:
+            print(_json(result), flush=True)
+        if result.state == "planned" and not self.as_json:
+            print(f"{shown(result.path)} -> {shown(result.output)}")
+        if result.state == "failed":
+            self.say(f"{shown(result.path)}: {shown(result.message)}")
+            if self.verbose and result.trace:
+                self.say(result.trace)
+        elif self.verbose and result.kind in ("exists", "no-face"):
+            self.say(f"{shown(result.path)}: skipped: {shown(result.message)}")
+        elif self.watch and result.state == "converted" and not self.quiet:
+            self.say(f"{shown(result.path)} -> {_files(result)} ({result.seconds:.2f} s)")
+        elif self.verbose and result.state != "planned":
+            self.say(f"{shown(result.path)}: {result.state} {_files(result)} {result.seconds:.2f} s")
+
+    def event(self, event: Event) -> None:
+        """A change of state; those of every photo that was moved as asked are told to programs, and with -v."""
+        if self.as_json:
+            print(_json_event(event), flush=True)
+        if event.kind == "ready":
+            if not self.quiet:
+                more = f" {event.message}" if event.message else ""
+                self.say(f"watching {shown(event.path)}{more}, for {shown(event.target)}")
+        elif event.message:
+            self.say(f"{shown(event.path)}: {shown(event.message)}")
+        elif self.verbose:
+            self.say(f"{shown(event.path)}: {event.kind} {shown(event.target) if event.target else ''}".rstrip())
+
+    def say(self, line: str) -> None:
+        """A line on standard error, above the bar."""
+        with tqdm.external_write_mode(file=sys.stderr):
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar down."""
+        self.bar.close()
+
+    def summary(self, summary: Summary, dry_run: bool) -> None:
+        """The last lines."""
+        for line in summary.unwritten:
+            self.say(shown(line))
+        if self.quiet:
+            return
+        faces = f" ({summary.faces} face{'s' * (summary.faces != 1)})" if summary.faces else ""
+        parts = [
+            f"{summary.converted} {'to convert' if dry_run else 'converted'}{faces}",
+            f"{summary.skipped} skipped",
+            f"{summary.failed} failed",
+        ]
+        if summary.ignored:
+            parts.append(f"{summary.ignored} other files ignored")
+        if not any((summary.converted, summary.skipped, summary.failed)):
+            parts = ["no photos found", *parts[3:]]
+        line = ", ".join(parts)
+        if summary.converted and summary.seconds and not dry_run and not self.watch:
+            line += f" in {_duration(summary.seconds)} ({summary.converted / summary.seconds:.1f} photos/s)"
+        lines = [line]
+        if summary.exist:
+            lines.append(
+                f"{summary.exist} of the skipped: a file of other origin has the output's name; --overwrite replaces it"
+            )
+        if summary.faceless:
+            lines.append(f"{summary.faceless} of the skipped: no face was found")
+        if summary.kept:
+            lines.append(f"{summary.kept} of the photos stayed in IN: they could not be moved or deleted")
+        if summary.report:
+            lines.append(f"table: {shown(summary.report)}")
+        if summary.sheets:
+            more = f" and {count} more page{'s' * (count > 1)}" if (count := len(summary.sheets) - 1) else ""
+            lines.append(f"contact sheet: {shown(summary.sheets[0])}{more}")
+            lines += filter(None, [undrawn()])
+        if summary.page:
+            lines.append(f"report: {shown(summary.page)}")
+        if summary.interrupted:
+            lines.append("interrupted; run the same command again to go on from here")
+        for text in lines:
+            self.say(text)
+
+
+def _json(result: FileResult) -> str:
+    fields: dict[str, object] = {
+        "input": _text(result.path),
+        "state": result.state,
+        "output": _text(result.output),
+    }
+    if result.faces:
+        fields |= {"outputs": [str(path) for path in result.outputs], "faces": result.faces}
+    if result.state == "failed" or result.kind:
+        fields |= {"kind": result.kind, "message": result.message}
+    if result.seconds:
+        fields["seconds"] = round(result.seconds, 4)
+    return json.dumps(fields)
+
+
+def _json_event(event: Event) -> str:
+    fields = {"event": event.kind, "path": _text(event.path)}
+    if event.target:
+        fields["target"] = _text(event.target)
+    if event.message:
+        fields["message"] = event.message
+    return json.dumps(fields)
+
+
+def _files(result: FileResult) -> str:
+    """The first output, and how many more there are."""
+    more = f" and {len(result.outputs) - 1} more" if len(result.outputs) > 1 else ""
+    return f"{shown(result.output)}{more}"
+
+
+def _text(path: Place | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def print_error(stream: IO[str], error: object, name: str = "h2a-batch") -> None:
+    """The one line that a run which cannot go on ends with."""
+    print(f"{name}: {shown(error)}", file=stream, flush=True)

@@ -1,0 +1,14 @@
+"""Conversion: an iterable of photos in, a result for each out, in this process or on a cluster."""
+
+from h2a_batch.convert import cluster
+from h2a_batch.convert.parts import Photo, decode
+from h2a_batch.convert.pipeline import Result, convert, load
+
+__all__ = [
+    "Photo",
+    "Result",
+    "cluster",
+    "convert",
+    "decode",
+    "load",
+]

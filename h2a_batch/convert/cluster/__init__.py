@@ -1,0 +1,6 @@
+"""Conversion on a Ray cluster: the driver, its crew, and the nodes."""
+
+from h2a_batch.convert.cluster.crew import Naming
+from h2a_batch.convert.cluster.driver import convert, joined
+
+__all__ = ["Naming", "convert", "joined"]

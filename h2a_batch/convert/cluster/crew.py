@@ -1,0 +1,368 @@
+"""The crew of a run on a Ray cluster: a `Node` on each machine, and the photos that they have or are to get."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from h2a_batch.convert.cluster.node import Brief, Node, Question, Report
+from h2a_batch.convert.pipeline import NameFaces, Result
+from h2a_batch.errors import ClusterError, H2AError, PhotoError, RuntimeMissingError, StorageError
+from h2a_batch.events import Event
+from h2a_batch.inference import identify, one_line
+from h2a_batch.ledger import Task
+from h2a_batch.options import Options
+from h2a_batch.places import Place, remove, temporary_path, write_output
+from h2a_batch.sources import LEDGER_FOLDER
+
+_MUSTER = 1.0  # seconds between two looks at the cluster's nodes
+_ANSWER = 5.0  # seconds in which a cluster has to answer
+_GONE = 15.0  # seconds without the cluster's head, or without any node, after which the run ends
+_LONG = 60.0  # seconds without a node that is ready, after which that is told
+_DEATHS = 3  # of nodes that had a photo, before it fails; of a node without a result, before it is left alone
+_PROBE_BYTES = 1 << 18  # to see whether OUT can be written from here; more than most outputs need
+_BLIND = ("vanished", "unreadable")  # what a node says of photos that it does not see
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Gives the faces of photos their names in OUT, and makes those names durable, of several photos at once."""
+
+    names: NameFaces
+    commit: Callable[[], None]
+
+
+@dataclass(eq=False)
+class Member:
+    """A node that works for this run: its actor, the call that is under way, and the photos that it has.
+
+    ``writer`` tells its temporary files; ``sees`` says whether it has read a photo yet.
+    """
+
+    node: str
+    address: str
+    actor: Any
+    call: Any
+    writer: str
+    room: int = 0
+    sees: bool = False
+    given: dict[str, Task] = field(default_factory=dict)
+
+
+class Lookout:
+    """What the cluster's head says of its nodes, asked once a second in a thread of its own.
+
+    A call to a head that has just gone lasts a minute, after which Ray ends this process.
+
+    Attributes:
+        head: its address.
+        seen: when it last answered, in seconds of the monotonic clock, and its nodes as Ray describes them.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray, self._ended = ray, threading.Event()
+        self.head = str(ray.get_runtime_context().gcs_address)
+        self.seen: tuple[float, list[dict[str, Any]]] = (time.monotonic(), ray.nodes())
+        self._thread = threading.Thread(target=self._look, name="nodes", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._ended.set()
+        self._thread.join(_MUSTER)
+
+    def _look(self) -> None:
+        while not self._ended.wait(_MUSTER):
+            with contextlib.suppress(Exception):  # whatever it is, there is no answer
+                reach(self.head)
+                if not self._ended.is_set():
+                    self.seen = time.monotonic(), self._ray.nodes()
+
+
+class Crew:
+    """The nodes of the cluster, one actor each, and the photos that no node has yet."""
+
+    def __init__(self, options: Options, model: Path, out: Place, mark: str, tell: Callable[[Event], None]) -> None:
+        self.options, self.out, self.mark, self.tell = options, out, mark, tell
+        self.ray = load_ray()
+        self.sha256 = identify(model)[0]
+        files = [path for path in (model, model.with_suffix(".json")) if path.is_file()]
+        self.model = self.ray.put({path.name: path.read_bytes() for path in files})
+        self.queue: deque[Task] = deque()
+        self.suspects: deque[Task] = deque()  # photos that two nodes died with: each is tried alone
+        self.lost: deque[Task] = deque()  # photos that are given up
+        self.members: list[Member] = []
+        self.asked: list[tuple[Member, Question]] = []
+        self.refused: dict[str, str] = {}
+        self.deaths: Counter[str] = Counter()  # by node, without a result since
+        self.losses: Counter[str] = Counter()  # by photo
+        self.begun: dict[str, list[str]] = {}  # by photo, the writers of nodes that had it and were lost
+        self.lookout = Lookout(self.ray)
+        self.manned, self.mustered, self.told = time.monotonic(), 0.0, False
+
+    def close(self) -> None:
+        """Let all nodes go; what they still have is dropped."""
+        self.lookout.close()
+        for member in self.members:
+            self._dismiss(member)
+
+    def muster(self) -> None:
+        """Put every node of the cluster that has none to work.
+
+        Raises:
+            ClusterError: there is none, and none will come; or the cluster went away.
+        """
+        seen, found = self.lookout.seen
+        if seen == self.mustered:
+            if time.monotonic() > seen + _GONE:
+                raise ClusterError(f"{self.lookout.head}: the Ray cluster went away", "run again when it is back")
+            return
+        self.mustered = seen
+        nodes = {node["NodeID"]: node for node in found if node["Alive"]}
+        able = {node for node, facts in nodes.items() if facts["Resources"].get("CPU", 0) >= 1}
+        for node in able - {member.node for member in self.members} - set(self.refused):
+            self.members.append(self._member(nodes[node]))
+        if any(member.room for member in self.members):
+            self.manned, self.told = self.mustered, False
+        if able <= set(self.refused) and (able or self.mustered > self.manned + _GONE):
+            why = next(iter(self.refused.values()), "it has no node with a CPU")
+            raise ClusterError(f"no node of the Ray cluster can do the work: {why}")
+        if self.mustered > self.manned + _LONG and not self.told:
+            self.told = True
+            message = "no node of the Ray cluster is ready: other work may have its CPUs; waiting"
+            self.tell(Event("waiting", self.out, message=message))
+
+    def has_room(self) -> bool:
+        """Whether more photos can be handed out than there are."""
+        return sum(member.room - len(member.given) for member in self.members) > len(self.queue) + len(self.suspects)
+
+    def busy(self) -> bool:
+        """Whether a node has a photo."""
+        return any(member.given for member in self.members)
+
+    def hand_out(self) -> None:
+        """Give the photos to the nodes that have most room."""
+        ready = [member for member in self.members if member.room]
+        ready = [member for member in ready if not any(self.losses[name] > 1 for name in member.given)]
+        parcels: dict[Member, list[Task]] = {}
+        if self.suspects and ready:
+            alone = min(ready, key=lambda member: len(member.given))
+            ready.remove(alone)
+            if not alone.given:
+                parcels[alone] = [self.suspects.popleft()]
+        while self.queue and ready:
+            member = min(ready, key=lambda member: (len(member.given) + len(parcels.get(member, ()))) / member.room)
+            parcel = parcels.setdefault(member, [])
+            if len(member.given) + len(parcel) >= member.room:
+                break
+            parcel.append(self.queue.popleft())
+        for member, parcel in parcels.items():
+            member.given |= {task.name: task for task in parcel}
+            member.actor.give.remote(parcel, {})
+            member.call = member.call or member.actor.take.remote()
+
+    def reports(self, patience: float) -> Iterator[tuple[Member, Report]]:
+        """What nodes have to say by now, or after at most so many seconds."""
+        calls = {member.call: member for member in self.members if member.call is not None}
+        if not calls:
+            time.sleep(patience)
+            return
+        self.ray.wait(list(calls), timeout=patience)
+        for call in self.ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]:
+            member = calls[call]
+            if member not in self.members:
+                continue
+            try:
+                report: Report = self.ray.get(call)
+            except Exception as error:  # Ray has a dozen kinds, for actors, nodes and networks
+                self._lose(member, error)
+                continue
+            member.call = None
+            member.room = report.room
+            yield member, report
+
+    def heard(self, member: Member, report: Report) -> list[Result]:
+        """Take in a node's report, ask for the next, and return its results.
+
+        Raises:
+            StorageError: nobody can write to OUT.
+        """
+        results = {result.task.name: result for result in report.results if result.task.name in member.given}
+        if why := self._unfit(member, report.error, results.values()):
+            self._refuse(member, why)
+            return []
+        self.asked += [(member, question) for question in report.questions]
+        done = [replace(result, task=member.given.pop(name)) for name, result in results.items()]
+        for result in done:
+            self.losses.pop(result.task.name, None)
+            self.deaths[member.node] = 0
+            member.sees = member.sees or bool(result.sha256)
+            self._sweep(result)
+        if member.given:
+            member.call = member.actor.take.remote()
+        return done
+
+    def answer(self, naming: Naming) -> None:
+        """Answer what nodes have asked by now, all with one commit, since a disk has few of them in a second.
+
+        Raises:
+            StorageError: the ledger cannot be written.
+        """
+        asked = [(member, question) for member, question in self.asked if question.task.name in member.given]
+        self.asked.clear()
+        names: dict[Member, dict[str, Sequence[str]]] = {}
+        for member, question in asked:
+            task = member.given[question.task.name]
+            names.setdefault(member, {})[task.name] = naming.names(task, question.count)
+        if names:
+            naming.commit()
+        for member, answers in names.items():
+            member.actor.give.remote([], answers)
+
+    def hopeless(self) -> Iterator[Result]:
+        """Photos that too many nodes died with, as failures."""
+        while self.lost:
+            message = f"the process that converted it ended {_DEATHS} times"
+            error = PhotoError("internal", message, "convert it without --ray")
+            result = Result(self.lost.popleft(), 0.0, error=error)
+            self._sweep(result)
+            yield result
+
+    def _unfit(self, member: Member, error: H2AError | None, results: Iterable[Result]) -> str:
+        """Why a node is of no use any more; nothing where it is.
+
+        Raises:
+            StorageError: it cannot write to OUT, and neither can the driver.
+        """
+        if isinstance(error, StorageError) and not self._can_write():
+            raise error
+        if error:
+            return error.message if isinstance(error, StorageError) else str(error)  # others go on without it
+        if self.options.watch and member.sees:  # a share may show a new photo late: the watch has it tried again
+            return ""
+        blind = next((result.task.source.path for result in results if _is_blind(result)), None)
+        return f"it does not see {blind}; mount IN there by the same path" if blind else ""
+
+    def _can_write(self) -> bool:
+        """Whether OUT can be written from here."""
+        probe = self.out / LEDGER_FOLDER / "probe"
+        try:
+            write_output(probe, bytes(_PROBE_BYTES))
+            remove(probe)
+        except (H2AError, OSError):
+            return False
+        return True
+
+    def _sweep(self, result: Result) -> None:
+        """Remove what nodes that were lost may have begun to write of a photo's outputs."""
+        for writer in self.begun.pop(result.task.name, ()):
+            for name in {result.task.name, *(output.name for output in result.outputs)}:
+                if isinstance(output := self.out / name, Path):
+                    with contextlib.suppress(OSError):
+                        temporary_path(output, writer).unlink()
+
+    def _member(self, facts: dict[str, Any]) -> Member:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        node, cores = facts["NodeID"], int(facts["Resources"]["CPU"])
+        actor = self.ray.remote(Node).options(
+            num_cpus=min(cores, self.options.workers.generator or cores),
+            max_concurrency=4,  # `give` and `hello` go on while `take` waits
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        writer = f"-{uuid.uuid4().hex[:8]}"
+        made = actor.remote(Brief(self.options, cores, self.sha256, self.out, self.mark, writer), self.model)
+        return Member(node, facts["NodeManagerAddress"], made, made.hello.remote(), writer)
+
+    def _lose(self, member: Member, error: Exception) -> None:
+        """A node is gone, or its process; what it had is given to others."""
+        self._dismiss(member)
+        self.deaths[member.node] += 1
+        tasks = self._taken_back(member)
+        for task in tasks:
+            self.losses[task.name] += 1
+            deaths = self.losses[task.name]
+            (self.lost if deaths == _DEATHS else self.suspects if deaths > 1 else self.queue).append(task)
+        if self.lost:  # it was the photo, and not the node
+            self.deaths[member.node] = 0
+        if getattr(error, "actor_init_failed", False):
+            self._refuse(member, _reason(error))
+        elif self.deaths[member.node] == _DEATHS:
+            self._refuse(member, f"its process ended {_DEATHS} times; Ray's log there may say why")
+        elif member.room:
+            having = f"; the {len(tasks)} photos that it had are given to others" if tasks else ""
+            self.tell(Event("lost", Path(member.address), message=f"a node of the Ray cluster was lost{having}"))
+
+    def _refuse(self, member: Member, why: str) -> None:
+        """Leave a node alone for the rest of the run; what it had is given to others."""
+        self._dismiss(member)
+        self.refused[member.node] = f"{member.address}: {why}"
+        self.tell(Event("refused", Path(member.address), message=f"this node of the Ray cluster is not used: {why}"))
+        self.queue.extendleft(self._taken_back(member))
+
+    def _taken_back(self, member: Member) -> list[Task]:
+        """The photos that a node has, which is to have none any more."""
+        tasks, member.given = list(member.given.values()), {}
+        for task in tasks:
+            self.begun.setdefault(task.name, []).append(member.writer)
+        return tasks
+
+    def _dismiss(self, member: Member) -> None:
+        self.members = [other for other in self.members if other is not member]
+        with contextlib.suppress(Exception):  # it may be gone already
+            self.ray.kill(member.actor)
+
+
+def _is_blind(result: Result) -> bool:
+    """Whether a node says of a photo that it cannot be read, and the driver can."""
+    if not isinstance(result.error, PhotoError) or result.error.kind not in _BLIND:
+        return False
+    source = result.task.source
+    if not isinstance(source.path, Path):  # in an object store there is nothing to mount
+        return False
+    try:
+        with open(source.path, "rb") as file:
+            status = os.fstat(file.fileno())
+            return (status.st_size, status.st_mtime_ns) == (source.size, source.mtime_ns) and bool(file.read(1))
+    except OSError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    """Why an actor could not be made, in one line."""
+    if "No module named 'h2a_batch" in str(error):
+        return "h2a-batch is not installed for its Python, or an older one is"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return one_line(Exception(lines[-1] if lines else type(error).__name__))
+
+
+def load_ray() -> Any:
+    """The package.
+
+    Raises:
+        RuntimeMissingError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise RuntimeMissingError("--ray needs the package ray", "pip install 'h2a-batch[ray]'") from error
+    return ray
+
+
+def reach(address: str) -> None:
+    """Make sure that something answers at HOST:PORT.
+
+    Raises:
+        OSError, ValueError, OverflowError: nothing does, or it is no address.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()

@@ -1,0 +1,169 @@
+"""The driver of a run on a Ray cluster: `convert` as in `pipeline`, its photos given to the nodes of a `Crew`.
+
+The driver alone scans, names and keeps the ledger. A node is given so many photos that it always has some at hand,
+and more as it tells of results. What a node had when it was lost is given to others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator as Yields
+from pathlib import Path
+from typing import Any
+
+from h2a_batch.convert.cluster.crew import Crew, Naming, load_ray, reach
+from h2a_batch.convert.cluster.node import MARK
+from h2a_batch.convert.pipeline import Result
+from h2a_batch.errors import UsageError
+from h2a_batch.events import Event
+from h2a_batch.inference import one_line
+from h2a_batch.ledger import Task
+from h2a_batch.options import Options
+from h2a_batch.places import Place, remove, write_output
+from h2a_batch.sources import LEDGER_FOLDER
+
+_MOMENT = 0.1  # seconds for which photos are looked for before results are
+
+
+@contextlib.contextmanager
+def joined(address: str) -> Iterator[None]:
+    """Be part of a Ray cluster; a connection that the caller has already is used and kept.
+
+    Args:
+        address: HOST:PORT of its head, or ``auto`` for the cluster that this machine is part of.
+
+    Raises:
+        RuntimeMissingError: Ray is not installed.
+        UsageError: there is no such cluster, or it does not fit.
+    """
+    ray = load_ray()
+    if ray.is_initialized():
+        yield
+        return
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
+    _check_address(address)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except SystemExit as error:  # what Ray makes of SIGTERM
+        raise KeyboardInterrupt from error
+    except Exception as error:
+        if address == "auto" and isinstance(error, ConnectionError):
+            raise UsageError(
+                "--ray: no Ray cluster runs on this machine", "start one with: ray start --head, or give HOST:PORT"
+            ) from error
+        raise UsageError(
+            f"--ray {address}: {one_line(error)}", "run this on a machine of the cluster: ray start --address HOST:PORT"
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    with _silent(ray):
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent(ray: Any) -> Iterator[None]:
+    """Keep off standard output what Ray tells of its processes' ends; by a name that it may change without notice."""
+    worker, name = getattr(getattr(ray, "_private", None), "worker", None), "print_to_stdstream"
+    printing = getattr(worker, name, None)
+    if printing is None:
+        yield
+        return
+    setattr(worker, name, lambda *lines, **how: None)
+    try:
+        yield
+    finally:
+        setattr(worker, name, printing)
+
+
+def convert(
+    tasks: Iterable[Task | None],
+    options: Options,
+    model: Path,
+    out: Place,
+    naming: Naming,
+    tell: Callable[[Event], None],
+    stop: threading.Event,
+) -> Yields[Result, None, None]:
+    """Convert photos on the cluster that was `joined`, and yield a result for each as it is done.
+
+    Args:
+        tasks: pulled one by one as nodes have room; None says that there is nothing for now.
+        options: what the outputs should be.
+        model: the generator's file.
+        out: the output folder.
+        naming: gives the faces of a photo their names in OUT; called in this thread.
+        tell: called in this thread with what becomes of nodes.
+        stop: when set, what no node has yet is dropped.
+
+    Raises:
+        StorageError: the output volume is full or gone. What was on its way is dropped.
+        ClusterError: the cluster went away, or none of its nodes can do the work.
+    """
+    waiting, exhausted = iter(tasks), False
+    with _marked(out) as mark, contextlib.closing(Crew(options, model, out, mark, tell)) as crew:
+        while True:
+            crew.muster()
+            paused, until = exhausted, time.monotonic() + _MOMENT
+            while not paused and crew.has_room() and time.monotonic() < until:
+                task = next(waiting, _END)
+                exhausted = task is _END
+                paused = exhausted or task is None
+                if isinstance(task, Task):
+                    crew.queue.append(task)
+            if not stop.is_set():
+                crew.hand_out()
+            if not crew.busy() and (stop.is_set() or (exhausted and not crew.queue and not crew.suspects)):
+                return
+            for member, report in crew.reports(0.0 if not exhausted and crew.has_room() else 2 * _MOMENT):
+                yield from crew.heard(member, report)
+            crew.answer(naming)
+            yield from crew.hopeless()
+
+
+_END = object()
+
+
+@contextlib.contextmanager
+def _marked(out: Place) -> Iterator[str]:
+    """A mark in OUT while the cluster works, by which its nodes know that they see the same folder."""
+    mark, file = uuid.uuid4().hex, out / LEDGER_FOLDER / MARK
+    write_output(file, mark.encode())
+    try:
+        yield mark
+    finally:
+        with contextlib.suppress(OSError):
+            remove(file)
+
+
+def _check_address(address: str) -> None:
+    """Make sure that something answers; Ray itself would try for minutes.
+
+    Raises:
+        UsageError: nothing does.
+    """
+    if address == "auto":
+        return
+    if "://" in address:
+        raise UsageError(
+            f"--ray {address}: Ray's client mode does not do", "give HOST:PORT, on a machine of the cluster"
+        )
+    try:
+        reach(address)
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f"--ray {address}: no Ray cluster answers there ({error})", "start one with: ray start --head"
+        ) from error

@@ -1,0 +1,265 @@
+"""One photo: from a file to the model's square of pixels, and from the model's answer to a file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from h2a_batch.errors import PhotoError, StorageError
+from h2a_batch.faces import Search
+from h2a_batch.photos import (
+    AGAIN,
+    HAVE_HEIF,
+    HEIF,
+    Box,
+    Frame,
+    Placement,
+    Reader,
+    Scaled,
+    Size,
+    cut_alpha,
+    cut_out,
+    explained,
+    extent,
+    fit_photo,
+    sniff,
+    step_back,
+    to_srgb,
+)
+from h2a_batch.places import Remote, get
+
+Stamp = tuple[int, int]  # bytes, and the time of the last change in nanoseconds
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a photo for the generator: uint8 RGB of shape (height, width, 3) in the model's size.
+
+    ``alpha`` has the output's size.
+    """
+
+    pixels: NDArray[np.uint8]
+    placement: Placement
+    alpha: Image.Image | None
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo: its parts, and what is needed at the end.
+
+    A photo that is converted as a whole has one part and no faces; else there is a part for each face, and ``faces``
+    says where in the upright photo it is. ``canvas`` is the photo that painted faces are to be put back into, with its
+    own alpha. ``sha256`` is that of the file's bytes.
+    """
+
+    parts: tuple[Part, ...]
+    exif: bytes | None
+    sha256: str
+    faces: tuple[Frame, ...] = ()
+    canvas: Part | None = None
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """Those of a photo that is one part."""
+        return self.parts[0].pixels
+
+    @property
+    def placement(self) -> Placement:
+        """That of a photo that is one part."""
+        return self.parts[0].placement
+
+    @property
+    def alpha(self) -> Image.Image | None:
+        """That of a photo that is one part."""
+        return self.parts[0].alpha
+
+
+def fetch(path: Remote) -> bytes:
+    """The bytes of an object, for `decode`.
+
+    Raises:
+        PhotoError: it cannot be read.
+        StorageError: the store cannot be reached any more.
+    """
+    try:
+        return get(path)
+    except ConnectionError as error:
+        what = f"{path}: the store cannot be reached ({error.strerror})"
+        raise StorageError(what, "run again when it is back: it goes on from here") from error
+    except FileNotFoundError as error:
+        raise PhotoError("vanished", "the object is no longer there", "run again when it is back") from error
+    except OSError as error:
+        raise PhotoError(
+            "unreadable", f"the object cannot be read: {error.strerror}", "check its permissions"
+        ) from error
+
+
+def decode(
+    path: Path | bytes,
+    frame: Size,
+    fit: str,
+    size: str,
+    keep_metadata: bool = False,
+    search: Search | None = None,
+    met: Stamp | None = None,
+) -> Photo:
+    """Read a photo upright, in sRGB and in the model's frame.
+
+    Args:
+        path: a file, or the bytes of one.
+        search: finds the faces, each of which becomes a part of its own; without it the photo is one part.
+        met: the size and time of change that the file must still have; without them only while it is read.
+
+    Raises:
+        PhotoError: the file cannot be read as a photo; ``kind`` says why.
+    """
+    wish = _Wish(frame, fit, size, keep_metadata, search)
+    if isinstance(path, bytes):
+        return _decode_open(io.BytesIO(path), wish)
+    try:
+        with open(path, "rb") as file:
+            before = met or _stamp(file)
+            photo = _decode_open(file, wish)
+            after = _stamp(file)
+    except FileNotFoundError as error:
+        raise PhotoError("vanished", "the file is no longer there", "run again when it is back") from error
+    except PermissionError as error:
+        raise PhotoError("unreadable", "no permission to read the file", "change its permissions") from error
+    except OSError as error:
+        raise PhotoError(
+            "unreadable", f"the file cannot be read: {error.strerror or error}", "check the disk"
+        ) from error
+    if before != after:
+        raise PhotoError("changed", "the file changed while it was read", "run again when it is complete")
+    return photo
+
+
+def _stamp(file: BinaryIO) -> Stamp:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """The arguments of `decode`."""
+
+    frame: Size
+    fit: str
+    size: str
+    keep_metadata: bool
+    search: Search | None
+
+
+def _decode_open(file: BinaryIO, wish: _Wish) -> Photo:
+    digest = hashlib.sha256()
+    head = file.read(64)
+    if not head:
+        raise PhotoError("empty", "the file is empty (0 bytes)", AGAIN)
+    kind = sniff(head)
+    if kind is None:
+        raise PhotoError("not-an-image", "its content is no image of a known kind", "check where it came from")
+    if kind == HEIF and not HAVE_HEIF:
+        raise PhotoError(
+            "unsupported", "HEIC photos need the extra heif", f"{sys.executable} -m pip install pillow-heif"
+        )
+    digest.update(head)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    try:
+        return _read(Reader(file), wish, digest.hexdigest())
+    except PhotoError:
+        raise
+    except MemoryError as error:
+        raise PhotoError("too-large", "its pixels do not fit in memory") from error
+    except Exception as error:
+        raise explained(error) from error
+
+
+def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
+    exif = reader.exif if wish.keep_metadata else None
+    placement = fit_photo(reader.upright, wish.frame, wish.fit, wish.size)
+    used, wanted = extent(placement.crop), extent(placement.content)
+    scale = max(wanted[0] / used[0], wanted[1] / used[1])  # what is finer the model cannot see
+    if wish.search:
+        if portrait := _find_portrait(reader, wish.search, scale):
+            placement = step_back(placement, portrait, wish.frame)
+        elif faces := _find(reader, wish.search, scale):
+            canvas = _canvas(reader, wish.size) if wish.search.paste else None
+            return Photo(tuple(_face(reader, face, wish) for face in faces), exif, sha256, faces, canvas)
+    return Photo((_whole(reader, wish.frame, placement, scale),), exif, sha256)
+
+
+def _find_portrait(reader: Reader, search: Search, scale: float) -> Frame | None:
+    """The square around the face of a portrait; None for other photos. A whole one is loaded by `scale` smaller."""
+    if not search.whole:
+        return None
+    first = search.first_scale(reader.upright)
+    return search.portrait(_small(reader.load(max(scale, first)), first), reader.upright)
+
+
+def _find(reader: Reader, search: Search, scale: float) -> tuple[Frame, ...]:
+    """The faces that are to be converted one by one; the whole photo would be converted by `scale` smaller."""
+    size = reader.upright
+    wanted = search.scale(size)
+    return search.frames(_small(reader.load(1.0 if search.paste else max(scale, wanted)), wanted), size)
+
+
+def _small(photo: Scaled, scale: float) -> NDArray[np.uint8]:
+    """A photo as uint8 RGB, made smaller as far as `scale` allows before it is copied: it may be very large."""
+    factor = int(photo.x / scale)
+    return np.asarray((photo.image.reduce(factor) if factor > 1 else photo.image).convert("RGB"))
+
+
+def _whole(reader: Reader, frame: Size, placement: Placement, scale: float) -> Part:
+    """A photo as one part."""
+    photo = reader.load(scale)
+    left, top, right, bottom = placement.crop
+    crop = (left * photo.x, top * photo.y, right * photo.x, bottom * photo.y)
+    left, top, right, bottom = placement.content
+    small = photo.image.resize((right - left, bottom - top), Image.Resampling.LANCZOS, box=crop)
+    alpha = photo.alpha and photo.alpha.resize(placement.output, Image.Resampling.LANCZOS, box=crop)
+    content = np.asarray(to_srgb(small, reader.profile))
+    margins = ((top, frame[1] - bottom), (left, frame[0] - right), (0, 0))
+    # mirrored, not black: instance norm would spread the bars' darkness over the face
+    pixels = np.pad(content, margins, mode="symmetric") if any(map(any, margins)) else content
+    return Part(pixels, placement, alpha)
+
+
+def _face(reader: Reader, face: Frame, wish: _Wish) -> Part:
+    """A face as a part."""
+    photo = reader.load(max(wish.frame) / face.side)
+    scaled = replace(face, x=face.x * photo.x, y=face.y * photo.y, side=face.side * photo.x)
+    pixels = np.asarray(cut_out(photo, reader.profile, scaled, wish.frame))
+    longest = {"model": max(wish.frame), "source": face.side}.get(wish.size) or int(wish.size)
+    width, height = (max(1, round(side * longest / max(wish.frame))) for side in wish.frame)
+    alpha = cut_alpha(photo, scaled, (width, height))
+    return Part(pixels, Placement(_bounds(face), (0, 0, *wish.frame), (width, height)), alpha)
+
+
+def _canvas(reader: Reader, size: str) -> Part:
+    """The whole photo in its own size, for faces to be put back into it."""
+    photo = reader.load(1.0)
+    width, height = photo.image.size
+    scale = int(size) / max(width, height) if size.isdigit() else 1.0
+    output = (max(1, round(width * scale)), max(1, round(height * scale)))
+    alpha = photo.alpha if photo.alpha is None or scale == 1 else photo.alpha.resize(output, Image.Resampling.LANCZOS)
+    box = (0, 0, width, height)
+    colours = photo.image if photo.colours is None else photo.colours  # those beneath transparent parts stay, too
+    return Part(np.asarray(to_srgb(colours, reader.profile)), Placement(box, box, output), alpha)
+
+
+def _bounds(face: Frame) -> Box:
+    """The upright box around a face's square, as far as it goes."""
+    turn = math.radians(face.angle)
+    reach = face.side / 2 * (abs(math.cos(turn)) + abs(math.sin(turn)))
+    return round(face.x - reach), round(face.y - reach), round(face.x + reach), round(face.y + reach)

@@ -1,0 +1,21 @@
+"""Faces: finding them, the squares around them, which of them count, and putting painted ones back."""
+
+from h2a_batch.faces.blend import paste
+from h2a_batch.faces.detector import LARGE_SMALLEST, USUAL_SMALLEST, Detector, Detectors, check_detector, usual_smallest
+from h2a_batch.faces.framing import Face, frame_of, is_portrait
+from h2a_batch.faces.search import Search, search_of
+
+__all__ = [
+    "LARGE_SMALLEST",
+    "USUAL_SMALLEST",
+    "Detector",
+    "Detectors",
+    "Face",
+    "Search",
+    "check_detector",
+    "frame_of",
+    "is_portrait",
+    "paste",
+    "search_of",
+    "usual_smallest",
+]

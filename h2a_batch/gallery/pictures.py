@@ -1,0 +1,110 @@
+"""Pictures as sheets and reports show them, small: whole, or the square of a face cut out. Each file is read once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, groupby
+from pathlib import Path
+
+from PIL import Image
+
+from h2a_batch.convert import decode
+from h2a_batch.errors import PhotoError
+from h2a_batch.gallery.results import Items
+from h2a_batch.photos import Frame, Reader, cut_alpha, cut_out, explained, extent_of
+
+Size = tuple[int, int]
+Piece = tuple[Path | None, Frame | None]
+"""A file, and the square of the photo that is to be seen of it; None where it is shown as it is."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Upright RGB in sRGB, blended with white where its alpha, of the same size, is not full."""
+
+    image: Image.Image
+    alpha: Image.Image | None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a photo's rows: in each the photo's own first, None where there is none or it cannot be read.
+
+    ``extent`` is the width and height of the upright photo where faces are shown of it.
+    """
+
+    rows: list[list[Picture | None]]
+    extent: Size | None
+
+
+def by_photo(rows: Iterable[Items]) -> Iterator[list[Items]]:
+    """The rows of each photo together, in their order."""
+    return (list(group) for _, group in groupby(rows, key=lambda row: (row[0].source, row[0].name)))
+
+
+def pieces(row: Items) -> list[Piece]:
+    """What a row shows: the photo, and each item's output; of both the face that it is about, if it is about one."""
+    face = next((item.frame for item in row if item.frame), None)
+    return [(row[0].source, face), *((item.output, None if item.frame else face) for item in row)]
+
+
+def draw(rows: Sequence[Items], room: Size) -> Pictures:
+    """The pictures of the rows of one photo, each as large as there is room for."""
+    wanted = [pieces(row) for row in rows]
+    drawn: dict[Piece, Picture] = {}
+    extent: Size | None = None
+    for path in dict.fromkeys(path for path, _ in chain.from_iterable(wanted)):  # the photo is the first
+        if path is None or not path.is_file():  # what is no file, such as a pipe, may never end
+            continue
+        sizes: dict[Frame, Size] = {}
+        for row, shown in zip(rows, wanted, strict=True):
+            sizes |= {face: _size_of_cut(row, room) for one, face in shown if face and one == path}
+        with contextlib.suppress(PhotoError):
+            if any(piece == (path, None) for piece in chain.from_iterable(wanted)):
+                drawn[path, None] = _whole(path, room)
+            if sizes and (extent or path == rows[0][0].source):
+                cuts, extent = _cut_out(path, sizes, extent)
+                drawn |= {(path, face): picture for face, picture in cuts.items()}
+    return Pictures([[drawn.get(piece) for piece in row] for row in wanted], extent)
+
+
+def _size_of_cut(row: Items, room: Size) -> Size:
+    """As large as there is room for, in the shape of the face's own output."""
+    width, height = next(filter(None, (extent_of(item.output) for item in row if item.frame and item.output)), (1, 1))
+    scale = min(room[0] / width, room[1] / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _whole(path: Path, room: Size) -> Picture:
+    photo = decode(path, room, "pad", "model")
+    left, top, right, bottom = photo.placement.content
+    return Picture(Image.fromarray(photo.pixels[top:bottom, left:right]), photo.alpha)
+
+
+def _cut_out(path: Path, sizes: Mapping[Frame, Size], extent: Size | None) -> tuple[dict[Frame, Picture], Size]:
+    """Squares of a photo, each as large as is said, and the photo's extent.
+
+    Args:
+        extent: of the photo, where `path` is an output; it shows all of the photo, or the middle of it.
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            reader = Reader(file)
+            width, height = extent or reader.upright
+            scale = max(reader.upright[0] / width, reader.upright[1] / height)
+            photo = reader.load(max(min(size) / (frame.side * scale) for frame, size in sizes.items()))
+            (across, down), scale, cuts = photo.image.size, scale * photo.x, {}
+            for frame, size in sizes.items():
+                x, y = (frame.x - width / 2) * scale + across / 2, (frame.y - height / 2) * scale + down / 2
+                square = replace(frame, x=x, y=y, side=frame.side * scale)
+                cuts[frame] = Picture(cut_out(photo, reader.profile, square, size), cut_alpha(photo, square, size))
+            return cuts, (width, height)
+    except PhotoError:
+        raise
+    except Exception as error:
+        raise explained(error) from error

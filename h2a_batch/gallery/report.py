@@ -1,0 +1,300 @@
+"""The report: earlier results as one HTML page that needs no network, no other file and no server.
+
+The page holds a small picture of everything (so it can be mailed or archived alone) and names the full ones by
+their path relative to it, which a browser finds as long as the page stays where it was written. Its order is that
+of a reader's patience: what a person sees first, the names of all photos, the script, and then the pictures, a
+chunk of pairs a block; a browser shows the page long before it has come to the last of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from importlib import resources
+from itertools import chain
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from h2a_batch import __version__
+from h2a_batch.errors import StorageError, UsageError
+from h2a_batch.gallery.pictures import Picture, Piece, Size, by_photo, draw, pieces
+from h2a_batch.gallery.results import Item, Items, Tally
+from h2a_batch.gallery.text.typeset import printable
+from h2a_batch.ledger import DONE, FAILED, NOBODY, PENDING
+from h2a_batch.machine import available_cores
+from h2a_batch.places import replacing
+
+REPORT_SUFFIXES = (".html", ".htm")
+PAIRS_IN_CHUNK = 32
+_SIDE = 160  # pixels of a small picture's longest side
+_WEBP = {"quality": 70, "method": 2}  # a portrait takes 3 kB and 4 ms; the slower methods save a tenth
+_MARK = b'<meta name="generator" content="h2a-batch'
+_MARK_WITHIN = 1024  # bytes
+_TABLE = "<table><thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table>"
+
+
+@dataclass
+class _Column:
+    """A column of pictures: its heading, how they were made, and what became of the photos."""
+
+    heading: str
+    facts: Mapping[str, str]
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def weight(self) -> str:
+        """The mean size of an output."""
+        tally = self.tally
+        return f"{tally.size / tally.outputs / 1000:,.0f} kB" if tally.outputs else "\u2013"
+
+    def count(self, state: str) -> str:
+        """How many photos are in a state."""
+        return f"{self.tally.states[state]:,}"
+
+
+def check_report(path: Path) -> None:
+    """Make the folder of a report, and make sure that the report will lie over nothing but another report.
+
+    Raises:
+        UsageError: the name is not one of a page, a file of other origin has it, or it cannot be written.
+    """
+    if path.suffix.lower() not in REPORT_SUFFIXES:
+        raise UsageError(f"{path}: not the name of a page", "let it end in .html")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise UsageError(f"{path}: a folder has this name", "choose another name for the report")
+        if path.is_file():
+            with open(path, "rb") as file:
+                if _MARK not in file.read(_MARK_WITHIN):
+                    raise UsageError(f"{path}: the file exists", "choose another name for the report")
+    except OSError as error:
+        raise UsageError(f"{path}: the report cannot be written ({error.strerror})") from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: the report cannot be written (no permission)")
+
+
+def write_report(
+    rows: Iterable[Items],
+    path: Path,
+    *,
+    headings: Sequence[str] = ("After",),
+    title: str = "Before and after",
+    facts: Mapping[str, str] | None = None,
+    details: Sequence[Mapping[str, str]] = (),
+) -> None:
+    """Write results as one HTML page, whole or not at all, at constant memory.
+
+    Args:
+        rows: for each photo, or each face of it, what became of it, an item for each heading:
+            ``read_columns(inputs, outs)``, or ``((item,) for item in items)``. All items of a row have one source, and
+            a photo's rows follow each other. Pulled as the page grows, so a caller can show progress or stop by what
+            it yields; an exception in it leaves no page.
+        path: the page; an earlier report is replaced, see `check_report`.
+        headings: names of the columns, such as the models that are compared.
+        facts: what else the top of the page should say, in this order: ``{"Model": "anime-256", ...}``.
+        details: the same of each of several columns, for the table that compares them.
+
+    Raises:
+        UsageError: as `check_report`.
+        StorageError: the page cannot be written; what was there before is still there.
+        ValueError: a row has not an item, or ``details`` has none, for each heading.
+    """
+    check_report(path)
+    columns = [
+        _Column(heading, known) for heading, known in zip(headings, details or [{}] * len(headings), strict=True)
+    ]
+    place = os.path.abspath(path.parent)
+    try:
+        # without names, so that nothing is left behind whatever happens; beside the page, where there must be room
+        with tempfile.TemporaryFile(dir=place) as index, tempfile.TemporaryFile(dir=place) as chunks:
+            with closing(_prepared(rows, place, columns)) as pairs:
+                _spool(pairs, index, chunks)
+            with replacing(path) as page:
+                _assemble(page, index, chunks, _texts(title, facts or {}, columns))
+    except OSError as error:
+        raise StorageError(
+            f"{path}: the report cannot be written ({error.strerror or error})", "free space there, or choose another"
+        ) from error
+
+
+def _prepared(rows: Iterable[Items], place: str, columns: list[_Column]) -> Generator[tuple[str, str], None, None]:
+    """Each row as two pieces of JSON, for the index and for its chunk; a few photos are made ahead of their turn."""
+    waiting: deque[Future[list[tuple[str, str]]]] = deque()
+    workers = available_cores()
+    with ThreadPoolExecutor(workers, thread_name_prefix="report") as pool:
+        try:
+            for photo in by_photo(rows):
+                for column, items in zip(columns, zip(*photo, strict=True), strict=True):
+                    column.tally.add(items, len(photo))
+                waiting.append(pool.submit(_photo, photo, place))
+                if len(waiting) > 4 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _photo(rows: Sequence[Items], place: str) -> list[tuple[str, str]]:
+    """The rows of a photo: the index knows name, face, bytes and what became of it, the chunk has the pictures."""
+    drawn = draw(rows, (_SIDE, _SIDE))
+    return [
+        (
+            _json([printable(row[0].name), row[0].face, row[0].source_size, *(_outcome(item) for item in row)]),
+            _json([_shot(*pair, drawn.extent, place) for pair in zip(pieces(row), pictures, strict=True)]),
+        )
+        for row, pictures in zip(rows, drawn.rows, strict=True)
+    ]
+
+
+def _outcome(item: Item) -> object:
+    """Bytes and faces of an output, the reason of a failure, false where no face is, or nothing yet."""
+    if item.state == DONE:
+        return [item.output_size, item.faces]
+    return (printable(item.error) or "failed") if item.state == FAILED else False if item.state == NOBODY else None
+
+
+def _shot(piece: Piece, picture: Picture | None, extent: Size | None, place: str) -> list[object]:
+    """A picture's small copy and its URL, each empty where there is none; then the square of it that is to be seen."""
+    path, face = piece
+    if path is None or not path.is_file():
+        return ["", ""]
+    shot: list[object] = [_small(picture) if picture else "", _link(path, place)]
+    if face and extent:
+        shot.append([*(round(value, 2) for value in (face.x, face.y, face.side, face.angle)), *extent])
+    return shot
+
+
+def _small(picture: Picture) -> str:
+    """A small picture as WebP in base64."""
+    data = io.BytesIO()
+    picture.image.save(data, "WEBP", **_WEBP)
+    return base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def _link(path: Path, place: str) -> str:
+    """The URL of a file, relative to the page's folder; all but plain letters and slashes is escaped, byte by byte."""
+    return quote(os.fsencode(os.path.relpath(path, place)))
+
+
+def _json(value: object) -> str:
+    """JSON that may stand in a script element, where neither an end tag nor a comment may begin."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _spool(pairs: Iterable[tuple[str, str]], index: IO[bytes], chunks: IO[bytes]) -> None:
+    """Write rows to their two places."""
+    count = 0
+    for count, (entry, pictures) in enumerate(pairs, 1):
+        number, first = divmod(count - 1, PAIRS_IN_CHUNK)
+        opening = f'<script type="application/json" id="chunk{number}">[\n' if first == 0 else ",\n"
+        closing = "\n]</script>\n" if first == PAIRS_IN_CHUNK - 1 else ""
+        index.write(f"{',' if count > 1 else ''}\n{entry}".encode())
+        chunks.write(f"{opening}{pictures}{closing}".encode())
+    if count % PAIRS_IN_CHUNK:
+        chunks.write(b"\n]</script>\n")
+
+
+def _assemble(page: IO[bytes], index: IO[bytes], chunks: IO[bytes], texts: Mapping[str, str]) -> None:
+    """Fill the template: texts at once, the two that may be large as streams."""
+    streams: dict[str, IO[bytes]] = {"index": index, "chunks": chunks}
+    for number, part in enumerate(_asset("report.html").split("@@")):
+        if number % 2 == 0:
+            page.write(part.encode())
+        elif part in streams:
+            streams[part].seek(0)
+            shutil.copyfileobj(streams[part], page, 1 << 16)
+        else:
+            page.write(texts[part].encode())
+
+
+def _texts(title: str, facts: Mapping[str, str], columns: list[_Column]) -> dict[str, str]:
+    """What goes into the template's places, as HTML."""
+    style, script = _asset("report.css"), _asset("report.js") + _asset("report_pair.js")
+    known = dict(facts)
+    known["Page made"] = time.strftime("%Y-%m-%d %H:%M")
+    return {
+        "policy": "; ".join(
+            (
+                "default-src 'none'",
+                f"script-src '{_digest(script)}'",
+                f"style-src '{_digest(style)}'",
+                "img-src 'self' file: data:",  # the full pictures, from a disk or from wherever the page is served
+                "base-uri 'none'",
+                "form-action 'none'",
+                "require-trusted-types-for 'script'",
+            )
+        ),
+        "version": _text(__version__),
+        "title": _text(title),
+        "style": style,
+        "script": script,
+        "counts": _counts(columns),
+        "facts": "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(fact)}</dd></div>" for name, fact in known.items()),
+        "columns": _comparison(columns) if len(columns) > 1 else "",
+        "settings": _json({"headings": [printable(column.heading) for column in columns], "chunk": PAIRS_IN_CHUNK}),
+    }
+
+
+def _counts(columns: list[_Column]) -> str:
+    """One line for the top of the page; where several models are compared the table has their counts."""
+    first, count = columns[0].tally, columns[0].tally.states.total()
+    parts = [f"<b>{count:,}</b> photo{'s' * (count != 1)}"]
+    if len(columns) == 1:
+        if first.faces:
+            parts.append(f"<b>{first.faces:,}</b> face{'s' * (first.faces != 1)}")
+        parts.append(f"<b>{first.states[DONE]:,}</b> converted")
+        if first.states[FAILED]:
+            parts.append(f'<b class="alarm">{first.states[FAILED]:,}</b> failed')
+        if first.states[NOBODY]:
+            parts.append(f"<b>{first.states[NOBODY]:,}</b> without a face")
+        if first.states[PENDING]:
+            parts.append(f"<b>{first.states[PENDING]:,}</b> not converted yet")
+    return "".join(f"<li>{part}</li>" for part in parts)
+
+
+def _comparison(columns: list[_Column]) -> str:
+    lines = {
+        name: [column.facts.get(name, "\u2013") for column in columns]
+        for name in dict.fromkeys(chain.from_iterable(column.facts for column in columns))
+    }
+    lines["Converted"] = [column.count(DONE) for column in columns]
+    if any(column.tally.faces for column in columns):
+        lines["Faces converted"] = [f"{column.tally.faces:,}" for column in columns]
+    lines["Failed"] = [column.count(FAILED) for column in columns]
+    if any(column.tally.states[NOBODY] for column in columns):
+        lines["No face found"] = [column.count(NOBODY) for column in columns]
+    lines["Not converted yet"] = [column.count(PENDING) for column in columns]
+    lines["Size of an output"] = [column.weight for column in columns]
+    body = "".join(
+        f'<tr><th scope="row">{_text(name)}</th>{"".join(f"<td>{_text(value)}</td>" for value in values)}</tr>'
+        for name, values in lines.items()
+    )
+    return _TABLE.format("".join(f'<th scope="col">{_text(column.heading)}</th>' for column in columns), body)
+
+
+def _text(text: str) -> str:
+    return html.escape(printable(text))
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _asset(name: str) -> str:
+    """A part of the page that lies in the package."""
+    return resources.files("h2a_batch.gallery").joinpath(name).read_text(encoding="utf-8")

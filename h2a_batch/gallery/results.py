@@ -1,0 +1,363 @@
+"""What earlier runs made, read from IN, OUT and the ledger: no lock, no write, one photo after the other.
+
+The ledger alone says which output belongs to a photo. A photo that was moved since it was converted is
+known by its content.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import chain
+from math import hypot
+from pathlib import Path
+from typing import Any
+
+from h2a_batch.errors import UsageError
+from h2a_batch.inference import name_of_shipped
+from h2a_batch.ledger import DONE, FAILED, NOBODY, PENDING, Ledger, Row
+from h2a_batch.photos import Frame
+from h2a_batch.places import Place, sha256_of
+from h2a_batch.sources import LEDGER_FOLDER, Ignored, Scan, Source, Unusable, check_inputs, scan
+
+_NEAR = 0.25  # of a square's side: two squares whose middles are no farther apart hold the same face
+
+
+@dataclass(frozen=True)
+class Item:
+    """What became of one photo, or of a face in it that has an output of its own.
+
+    Args:
+        source: the input as it was reached.
+        name: its path below IN, or the file's name, for labels; it may hold anything a file name may.
+        output: the complete output, or None.
+        state: ``done``, ``failed``, ``no-face`` where none was found and so nothing made, or ``pending`` where there
+            is no output of the photo as it is now.
+        error: the reason, one line, when failed.
+        seconds: what the photo's conversion took, from the first byte read to the last byte written.
+        source_size, output_size: bytes.
+        frame: the square of the photo that the output shows, where it shows but a face.
+        face: which of the photo's faces that is, counted from the left; 0 where it is the only one, or the whole photo.
+        faces: how many were found and are painted in the output.
+    """
+
+    source: Path
+    name: str
+    output: Path | None
+    state: str
+    error: str = ""
+    seconds: float = 0.0
+    source_size: int = 0
+    output_size: int = 0
+    frame: Frame | None = None
+    face: int = 0
+    faces: int = 0
+
+    @property
+    def label(self) -> str:
+        """The photo's name, and which of its faces it is."""
+        return f"{self.name}, face {self.face}" if self.face else self.name
+
+
+Items = Sequence[Item]
+"""What became of one photo, or of one face: an item for each OUT."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way in which outputs of an OUT were made: the model's name, and the fields of `Options.settings`."""
+
+    model: str
+    fields: dict[str, Any]
+    photos: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The counts of an IN and OUT, and how its outputs were made, the commonest way first.
+
+    ``done``, ``failed``, ``pending`` and ``nobody`` (no face was found, and nothing made) are photos, ``faces`` those
+    that were converted, ``rows`` what it takes to show it all.
+    """
+
+    out: Path
+    done: int = 0
+    failed: int = 0
+    pending: int = 0
+    settings: tuple[Setting, ...] = ()
+    nobody: int = 0
+    faces: int = 0
+    rows: int = 0
+
+    @property
+    def photos(self) -> int:
+        """All photos of the inputs."""
+        return self.done + self.failed + self.pending + self.nobody
+
+    @property
+    def words(self) -> dict[str, str]:
+        """How most outputs were made, for people: what is asked, and the answer."""
+        if not self.settings:
+            return {}
+        fields = self.settings[0].fields
+        size = str(fields.get("size", "model"))
+        known = {"model": "as the model gives it", "source": "the photo's own"}
+        faces = str(next(iter(fields.get("faces") or ["off"])))
+        return {
+            "Model": self.model,
+            "Format": str(fields.get("format", "")).upper(),
+            "Size": known.get(size, f"{size} px"),
+            "Fit": str(fields.get("fit", "")),
+            "Faces": {"crop": "each on its own", "paste": "put back into the photo"}.get(faces, "not looked for"),
+        }
+
+    @property
+    def model(self) -> str:
+        """The name of the model, or of several; empty where nothing was made yet."""
+        return ", ".join(dict.fromkeys(setting.model for setting in self.settings))
+
+
+def read_results(inputs: Sequence[Path], out: Path, recursive: bool = True) -> Iterator[Item]:
+    """What became of each photo of the inputs, in the order of `source.scan`; of its faces, from left to right.
+
+    Raises:
+        UsageError: an input cannot be reached, or no run has written to OUT.
+        LedgerError, StorageError: OUT's ledger cannot be read.
+    """
+    for (item,) in read_columns(inputs, [out], recursive):
+        yield item
+
+
+def read_columns(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True) -> Iterator[Items]:
+    """As `read_results`, of several OUTs at once: rows with an item of each, see `read_photos`."""
+    return chain.from_iterable(read_photos(inputs, outs, recursive))
+
+
+def read_photos(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True) -> Iterator[list[Items]]:
+    """For each photo its rows: one, or where a run made outputs of its faces, one for each face that any run found.
+
+    A row has an item of each OUT. An OUT without an output of that face has in it what became of the photo as a whole.
+    """
+    paths = check_inputs(inputs, recursive)
+    with ExitStack() as stack:
+        ledgers = [stack.enter_context(open_ledger(out)) for out in outs]
+        for found in _photos(paths, ledgers, recursive):
+            yield _rows([look(found, paths, ledger)[0] for ledger in ledgers])
+
+
+def summarise(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True) -> list[Facts]:
+    """The counts and settings of each OUT, from one look at the photos' names and the ledgers.
+
+    Raises:
+        as `read_results`.
+    """
+    paths = check_inputs(inputs, recursive)
+    with ExitStack() as stack:
+        ledgers = [stack.enter_context(open_ledger(out)) for out in outs]
+        tallies = [Tally() for _ in outs]
+        for found in _photos(paths, ledgers, recursive):
+            looks = [look(found, paths, ledger) for ledger in ledgers]
+            rows = len(_rows([items for items, _ in looks]))
+            for (items, row), tally in zip(looks, tallies, strict=True):
+                tally.add(items, rows, row)
+        return [_facts(tally, ledger) for ledger, tally in zip(ledgers, tallies, strict=True)]
+
+
+def look(found: Source | Unusable, inputs: Sequence[Place], ledger: Ledger) -> tuple[list[Item], Row | None]:
+    """What a ledger knows of a photo, and what of that still holds: an item, or one for each face with an output."""
+    assert isinstance(found.path, Path)  # of photos in object stores there are no sheets
+    name = _name(found.path, inputs)
+    if isinstance(found, Unusable):
+        return [Item(found.path, name, None, FAILED, found.message)], None
+    row = _row(ledger, found)
+    item = Item(found.path, name, None, PENDING, source_size=found.size)
+    if row is None or row.size != found.size:
+        return [item], row
+    if row.mtime_ns != found.mtime_ns and row.sha256 and _content(found) != row.sha256:
+        return [item], row
+    if row.state in (FAILED, NOBODY):
+        return [replace(item, state=row.state, error=row.error or "", seconds=row.seconds or 0.0)], row
+    return (_outputs(ledger, row, item) if row.state == DONE and row.output else [item]), row
+
+
+@dataclass
+class Tally:
+    """What became of some photos in one OUT: their states and settings, and the faces, number and bytes of outputs."""
+
+    states: Counter[str] = field(default_factory=Counter)
+    keys: Counter[str] = field(default_factory=Counter)
+    faces: int = 0
+    outputs: int = 0
+    size: int = 0
+    rows: int = 0
+
+    def add(self, items: Sequence[Item], rows: int, row: Row | None = None) -> None:
+        """Count a photo.
+
+        Args:
+            items: of its faces, or of its rows; an output of the whole photo may be in several of them.
+            rows: what it takes to show it.
+            row: what the ledger has of it.
+        """
+        state = state_of(items)
+        self.states[state] += 1
+        self.rows += rows
+        for item in {item.output: item for item in items if item.output}.values():
+            self.faces += item.faces
+            self.outputs += 1
+            self.size += item.output_size
+        if state == DONE and row is not None:
+            self.keys[row.settings] += 1
+
+    def counted(self, facts: Facts) -> Facts:
+        """The facts with these counts."""
+        done, failed, pending, nobody = (self.states[state] for state in (DONE, FAILED, PENDING, NOBODY))
+        return replace(
+            facts, done=done, failed=failed, pending=pending, nobody=nobody, faces=self.faces, rows=self.rows
+        )
+
+
+def state_of(items: Iterable[Item]) -> str:
+    """The state of a photo, from those of its faces."""
+    states = {item.state for item in items}
+    return next(state for state in (FAILED, PENDING, DONE, NOBODY) if state in states)
+
+
+def facts_of(ledger: Ledger, looks: Iterable[tuple[list[Item], Row | None]]) -> Facts:
+    """The counts and settings of what `look` gave for some photos."""
+    tally = Tally()
+    for items, row in looks:
+        tally.add(items, len(items), row)
+    return _facts(tally, ledger)
+
+
+def open_ledger(out: Path) -> Ledger:
+    """A private copy of OUT's ledger; OUT is neither locked nor written.
+
+    Raises:
+        UsageError: there is none.
+    """
+    target = Path(os.path.abspath(out))
+    if not (target / LEDGER_FOLDER / "ledger.sqlite").is_file():
+        raise UsageError(f"{out}: no run of h2a-batch has written here", "name the OUT folder of an earlier run")
+    return Ledger(target, "{}", read_only=True)
+
+
+def _facts(tally: Tally, ledger: Ledger) -> Facts:
+    keys = tally.keys.most_common()
+    settings = tuple(_setting(ledger, key, photos) for key, photos in keys)
+    return tally.counted(Facts(Path(str(ledger.out)), settings=settings))
+
+
+def _setting(ledger: Ledger, key: str, photos: int) -> Setting:
+    fields = ledger.settings(key)
+    sha256 = str(fields.get("model", ""))
+    return Setting(ledger.model_name(sha256) or name_of_shipped(sha256) or f"model {sha256[:8]}", fields, photos)
+
+
+def _photos(inputs: Sequence[Path], ledgers: Sequence[Ledger], recursive: bool) -> Iterator[Source | Unusable]:
+    """The photos of the inputs; what the runs made of them is none, even if IN and OUT are one folder."""
+    roots = [os.path.realpath(path if path.is_dir() else path.parent) + os.sep for path in inputs]
+    around = (ledger for ledger in ledgers if any(root.startswith(ledger.real_out + os.sep) for root in roots))
+    how = Scan(
+        suffix="",
+        format="",
+        recursive=recursive,
+        out=next(around, ledgers[0]).out,
+        is_output=lambda path: any(ledger.is_output(path) for ledger in ledgers),
+        exclude=frozenset().union(*(ledger.sheets() for ledger in ledgers)),
+    )
+    for found in scan(inputs, how):
+        if not isinstance(found, Ignored):
+            yield found
+
+
+def _outputs(ledger: Ledger, row: Row, item: Item) -> list[Item]:
+    """An item for each output of a photo that was converted."""
+    faces = ledger.faces(row.source)
+    apart = [(face.frame, face.output) for face in faces if face.output]
+    if not apart:
+        return [_made(item, row, ledger.out / str(row.output), row.output_size or 0, len(faces))]
+    return [
+        _made(replace(item, frame=frame, face=number), row, ledger.out / output.name, output.size, 1)
+        for number, (frame, output) in enumerate(apart, 1 if len(apart) > 1 else 0)
+    ]
+
+
+def _made(item: Item, row: Row, output: Place, size: int, faces: int) -> Item:
+    """An item with its output, where that is still there."""
+    if not isinstance(output, Path) or not output.is_file():
+        return item
+    return replace(item, output=output, state=DONE, seconds=row.seconds or 0.0, output_size=size, faces=faces)
+
+
+def _rows(columns: Sequence[Sequence[Item]]) -> list[Items]:
+    """What several runs made of one photo, side by side: each face beside the same face, from left to right."""
+    faces: list[dict[int, Item]] = []  # the items of each, by their columns
+    for column, item in ((column, item) for column, items in enumerate(columns) for item in items if item.frame):
+        near = [face for face in faces if column not in face and _apart(item, *face.values()) < _NEAR]
+        if near:
+            min(near, key=lambda face: _apart(item, *face.values()))[column] = item
+        else:
+            faces.append({column: item})
+    if not faces:
+        return [tuple(items[0] for items in columns)]
+    faces.sort(key=lambda face: min(item.frame.x for item in face.values() if item.frame))
+    return [
+        tuple(
+            replace(face.get(column) or _whole(items[0]), face=number if len(faces) > 1 else 0)
+            for column, items in enumerate(columns)
+        )
+        for number, face in enumerate(faces, 1)
+    ]
+
+
+def _apart(item: Item, *others: Item) -> float:
+    """How far the squares of two faces are apart, in sides of the larger."""
+    one, other = item.frame, others[0].frame
+    assert one and other
+    return hypot(one.x - other.x, one.y - other.y) / max(one.side, other.side)
+
+
+def _whole(item: Item) -> Item:
+    """What became of a photo, where a face of it is meant that this run has no output of."""
+    if item.frame is None:
+        return item
+    return replace(item, output=None, state=NOBODY, output_size=0, frame=None, faces=0)
+
+
+def _row(ledger: Ledger, source: Source) -> Row | None:
+    """What is known of a photo; of one that lay elsewhere, by its content."""
+    row = ledger.row(source.real)
+    if row is not None or not ledger.read_only:  # a run has brought its own ledger up to date
+        return row
+    ledger.execute("CREATE INDEX IF NOT EXISTS sizes ON files (size)")  # in the copy
+    gone = [row for row in ledger.rows(source.size) if row.sha256 and not os.path.lexists(row.source)]
+    if not gone:
+        return None
+    sha256 = _content(source)
+    alike = [row for row in gone if row.sha256 == sha256]
+    same_name = [row for row in alike if os.path.basename(row.source) == source.path.name]
+    return next(iter(same_name or alike), None)
+
+
+@lru_cache(maxsize=64)
+def _content(source: Source) -> str | None:
+    try:
+        return sha256_of(source.path)
+    except OSError:  # gone again, or not readable: then it has no output here
+        return None
+
+
+def _name(path: Path, inputs: Sequence[Place]) -> str:
+    """A photo's path below its input; of several inputs, with the input's own name."""
+    for root in (root for root in inputs if isinstance(root, Path)):
+        if root == path:
+            return path.name
+        if path.is_relative_to(root):
+            return str(path.relative_to(root.parent if len(inputs) > 1 else root))
+    return path.name

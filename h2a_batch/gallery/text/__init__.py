@@ -1,0 +1,1 @@
+"""Text in any script: direction, fonts, typesetting."""

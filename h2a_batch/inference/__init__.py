@@ -1,0 +1,31 @@
+"""Inference: models, their cards, and running them on MindSpore Lite."""
+
+from h2a_batch.inference.card import (
+    DETECTOR,
+    FaceRule,
+    card_of,
+    find_model,
+    identify,
+    known_models,
+    name_of_shipped,
+    read_card,
+)
+from h2a_batch.inference.generator import DEFAULT_MODEL, Generator, load_runtime, one_line, resolve_device
+from h2a_batch.inference.optimised import load
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "DETECTOR",
+    "FaceRule",
+    "Generator",
+    "card_of",
+    "find_model",
+    "identify",
+    "known_models",
+    "load",
+    "load_runtime",
+    "name_of_shipped",
+    "one_line",
+    "read_card",
+    "resolve_device",
+]

@@ -1,0 +1,281 @@
+"""Models and their cards: where a model lies, and how pixels become its numbers and back.
+
+A MINDIR knows the shape of its input, not its colour range, channel order or licence; the card, a JSON file
+of the same name beside it, does. Nothing about a model is known anywhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from h2a_batch.errors import ModelError
+from h2a_batch.photos import FITS
+from h2a_batch.places import sha256_of
+
+LAYOUTS = ("NCHW", "NHWC")
+ORDERS = ("RGB", "BGR")
+GENERATOR, DETECTOR = "generator", "face detector"  # kinds of models; a card that names none is a generator's
+_PACKAGE = Path(__file__).resolve().parents[1]
+_FOLDERS = (_PACKAGE / "models", _PACKAGE.parent / "models")  # an installed wheel, a checkout
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How an image of 8-bit pixels lies in a tensor: ``value = (pixel / 255 * (high - low) + low - mean) / std``."""
+
+    width: int
+    height: int
+    layout: str = "NCHW"
+    order: str = "RGB"
+    low: float = -1.0
+    high: float = 1.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def shape(self, count: int) -> tuple[int, int, int, int]:
+        """The tensor's shape for ``count`` images."""
+        if self.layout == "NCHW":
+            return (count, 3, self.height, self.width)
+        return (count, self.height, self.width, 3)
+
+    def to_tensor(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Images of shape (height, width, 3), uint8 RGB, as one float32 tensor of ``shape(len(images))``."""
+        pixels = np.stack(images)
+        if self.order == "BGR":
+            pixels = pixels[..., ::-1]
+        tensor = self._as_layout(pixels).astype(np.float32, order="C")
+        scale, shift = self._affine
+        tensor *= scale
+        tensor += shift
+        return tensor
+
+    def to_images(self, tensor: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
+        """The inverse of `to_tensor`, with rounding; values out of range are clipped."""
+        scale, shift = self._affine
+        values = tensor - shift
+        values /= scale
+        np.rint(values, out=values)
+        planes = values.clip(0, 255, out=values).astype(np.uint8)
+        if self.layout == "NCHW":
+            planes = planes.transpose(0, 2, 3, 1)
+        pixels = np.empty(planes.shape, np.uint8)
+        for channel in range(3):  # one by one it takes an eighth of the time that NumPy's own transposing copy does
+            pixels[..., channel] = planes[..., 2 - channel if self.order == "BGR" else channel]
+        return list(pixels)
+
+    def _as_layout(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return pixels.transpose(0, 3, 1, 2) if self.layout == "NCHW" else pixels
+
+    @cached_property
+    def _affine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scale and shift from pixel to value, shaped to broadcast over the layout."""
+        std, mean = np.array(self.std), np.array(self.mean)
+        form = (3, 1, 1) if self.layout == "NCHW" else (3,)
+        scale = (self.high - self.low) / 255 / std
+        shift = (self.low - mean) / std
+        return scale.reshape(form).astype(np.float32), shift.reshape(form).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class FaceRule:
+    """Where a face lies in the square pictures that a generator was trained on, in shares of their side.
+
+    ``x`` and ``y``: the middle between the eyes; ``eyes``: the distance between them; ``mouth``: that from their middle
+    to the mouth's. The default is what the faces of FFHQ (arXiv 1812.04948) are cut by.
+    """
+
+    x: float = 0.5
+    y: float = 0.475
+    eyes: float = 0.28
+    mouth: float = 0.28
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a model: its file, its identity, and the pixels it takes and gives.
+
+    ``framing`` is the way of fitting a photo (crop, pad, stretch) that the model was made for, ``face`` that of a face.
+    ``facts`` holds the card's other fields as they are written (parameters, licence, limits, ...).
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    input: Pixels
+    output: Pixels
+    framing: str
+    facts: dict[str, Any]
+    face: FaceRule = FaceRule()
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """The MINDIR file for a name in ``models/`` or a path.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    text = os.fspath(model)
+    if not text.endswith(".mindir") and os.sep not in text:
+        for folder in _FOLDERS:
+            if (folder / f"{text}.mindir").is_file():
+                return folder / f"{text}.mindir"
+        raise ModelError(f"there is no model named {text!r}", _known())
+    path = Path(text)
+    if path.suffix != ".mindir":
+        raise ModelError(f"{path}: not a .mindir file", "give a name or the path of a .mindir file")
+    if not os.path.isfile(path):
+        raise ModelError(f"{path}: no such model file", "give a name or the path of a .mindir file")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{path}: the model file is empty", "export or copy it again")
+    return path
+
+
+def known_models() -> list[str]:
+    """The names of the generators that are shipped with the program."""
+    shipped = (path for folder in _FOLDERS for path in folder.glob("*.mindir"))
+    return sorted({path.stem for path in shipped if _kind_of(path) == GENERATOR})
+
+
+def name_of_shipped(sha256: str) -> str | None:
+    """The name of the shipped model with this sha256, by its card."""
+    for name in known_models():
+        card = find_model(name).with_suffix(".json")
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(card.read_text(encoding="utf-8")).get("sha256") == sha256:
+                return name
+    return None
+
+
+def card_of(path: Path) -> Card | None:
+    """The card beside a generator, checked against the model's bytes; None where there is no card.
+
+    Raises:
+        ModelError: the card cannot be read, is not complete, or belongs to another file or kind of model.
+    """
+    fields = read_card(path, GENERATOR)
+    if fields is None:
+        return None
+    try:
+        return Card(
+            name=str(fields["name"]),
+            path=path,
+            sha256=str(fields["sha256"]),
+            input=_pixels(fields["input"]),
+            output=_pixels(fields["output"]),
+            framing=_one_of(fields.get("framing", "pad"), tuple(FITS)),
+            facts=fields,
+            face=_face_rule(fields.get("face", {})),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unusable(path, error) from error
+
+
+def read_card(path: Path, kind: str) -> dict[str, Any] | None:
+    """The fields of the card beside a model of this kind, GENERATOR or DETECTOR; None where there is no card.
+
+    Raises:
+        ModelError: the card cannot be read, is of another kind, or its sha256 is not that of the model's bytes.
+    """
+    file = path.with_suffix(".json")
+    if not file.is_file():
+        return None
+    try:
+        fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found, sha256 = fields.get("kind", GENERATOR), fields["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unusable(path, error) from error
+    if found != kind:
+        raise ModelError(f"{path}: a {found}, not a {kind}", _known() if kind == GENERATOR else "")
+    if sha256_of(path) != sha256:
+        raise ModelError(f"{path}: its sha256 is not the one on its card", "one of the two is damaged or another's")
+    return fields
+
+
+def identify(path: Path) -> tuple[str, str, FaceRule]:
+    """A model's sha256, its framing and its rule for faces, without loading it."""
+    try:
+        card = card_of(path)
+        return (card.sha256, card.framing, card.face) if card else (sha256_of(path), "pad", FaceRule())
+    except OSError as error:
+        raise ModelError(f"{path}: the model cannot be read ({error.strerror})") from error
+
+
+def card_from_shape(path: Path, shape: Sequence[int]) -> Card:
+    """A card for a model without one: size and layout from its graph, RGB in -1 to 1.
+
+    Args:
+        shape: the graph's input shape, (N, 3, H, W) or (N, H, W, 3).
+
+    Raises:
+        ModelError: the graph does not take one batch of colour images.
+    """
+    if len(shape) == 4 and shape[1] == 3 and min(shape[2:]) > 0:
+        pixels = Pixels(height=shape[2], width=shape[3], layout="NCHW")
+    elif len(shape) == 4 and shape[3] == 3 and min(shape[1:3]) > 0:
+        pixels = Pixels(height=shape[1], width=shape[2], layout="NHWC")
+    else:
+        raise ModelError(f"{path}: its input has shape {tuple(shape)}", "it must be (N, 3, H, W) or (N, H, W, 3)")
+    return Card(path.stem, path, sha256_of(path), pixels, pixels, "pad", {})
+
+
+def _kind_of(path: Path) -> str:
+    """What the card beside a model says, without a look at the rest of it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")).get("kind", GENERATOR))
+    return GENERATOR
+
+
+def _known() -> str:
+    return f"known: {', '.join(known_models()) or 'none'}; or give the path of a .mindir file"
+
+
+def _unusable(path: Path, error: Exception) -> ModelError:
+    what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+    return ModelError(f"{path.with_suffix('.json')}: not a usable model card: {what}", "restore or remove the card")
+
+
+def _pixels(fields: dict[str, Any]) -> Pixels:
+    low, high = (float(value) for value in fields["range"])
+    width, height = int(fields["width"]), int(fields["height"])
+    if not low < high or min(width, height) < 1:
+        raise ValueError(f"range {fields['range']} or size {width}x{height} makes no sense")
+    return Pixels(
+        width=width,
+        height=height,
+        layout=_one_of(fields["layout"], LAYOUTS),
+        order=_one_of(fields["order"], ORDERS),
+        low=low,
+        high=high,
+        mean=_triple(fields.get("mean", (0, 0, 0))),
+        std=_triple(fields.get("std", (1, 1, 1))),
+    )
+
+
+def _face_rule(fields: Any) -> FaceRule:
+    if not isinstance(fields, dict):
+        raise ValueError(f"face {fields!r} is no table")
+    rule = FaceRule(**{name: float(value) for name, value in fields.items()})
+    if not (0 <= rule.x <= 1 and 0 <= rule.y <= 1 and 0.01 <= rule.eyes <= 1 and 0.01 <= rule.mouth <= 1):
+        raise ValueError(f"face {fields} makes no sense")
+    return rule
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _one_of(value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
+    return value

@@ -1,0 +1,170 @@
+"""A model's graph as MindSpore Lite's converter has optimised it: made once, kept in the user's cache.
+
+Lite passes over the graph of a MINDIR hundreds of times whenever it loads one. What its converter writes has these
+passes behind it, loads in a fraction of the time, and gives the same numbers. Where anything is in the way of that,
+models are loaded as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from h2a_batch.places import replacing, sha256_of
+
+_SMALL = 1 << 20  # bytes; a smaller model loads in no time as it is
+_KEPT = 16  # optimised models in the cache
+_PATIENCE = 120.0  # seconds for a conversion, which takes one or two
+_WAY = 1  # of converting; another one makes other files
+_NAME = re.compile(r"[0-9a-f]{32}-[^-]+-\d+-[0-9a-f]{32}\.mindir")  # of the model, versions, of the content
+_CHILD = "H2A_BATCH_CONVERTS"  # in the environment of a process that converts
+_turn = threading.Lock()
+_refused: set[str] = set()  # models that could not be converted: not tried again by this process
+
+
+def load(lite: Any, path: Path, context: Any) -> Any:
+    """A `mindspore_lite.Model` of a MINDIR file, by way of the cache where that is possible.
+
+    Args:
+        lite: the `mindspore_lite` package.
+        path: the MINDIR file.
+        context: the `mindspore_lite.Context` to run it in.
+
+    Raises:
+        RuntimeError: MindSpore Lite cannot load it.
+    """
+    cached = optimised(lite, path) if context.target == ["cpu"] else None  # other devices optimise otherwise
+    if cached:
+        with contextlib.suppress(RuntimeError):
+            return _build(lite, cached, context)
+    return _build(lite, path, context)
+
+
+def optimised(lite: Any, path: Path) -> Path | None:
+    """The file of a model's optimised graph; None where there is none and none can be made.
+
+    Its name tells the model's digest, MindSpore Lite's version and its own digest: one that is damaged is not taken.
+    """
+    try:
+        if _CHILD in os.environ or path.stat().st_size < _SMALL:
+            return None
+        model = path.read_bytes()
+        stem = f"{hashlib.sha256(model).hexdigest()[:32]}-{lite.__version__}-{_WAY}"
+        with _turn:
+            found = _find(stem)
+            if found or stem in _refused:
+                return found
+            _refused.add(stem)
+            with _alone(_folder()) as alone:  # another process may be at it: no need to wait for that
+                made = (_find(stem) or _make(stem, model)) if alone else None
+            _refused.discard(stem)
+            return made
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # no home, a full disk, no converter
+        return None
+
+
+def cache_folder() -> Path:
+    """Where optimised models are kept: under XDG_CACHE_HOME where that is set, else under ~/.cache."""
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (configured if configured.is_absolute() else Path.home() / ".cache") / "h2a-batch" / "optimised"
+
+
+def _folder() -> Path:
+    """The cache, made where it is not there; PermissionError where others could put files into it."""
+    folder = cache_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{folder}: others may write there")
+    return folder
+
+
+def _find(stem: str) -> Path | None:
+    for path in _folder().glob(f"{stem}-*.mindir"):
+        with contextlib.suppress(OSError):  # a folder, or somebody else's
+            if path == _named(stem, sha256_of(path)):
+                os.utime(path)  # those used least lately are dropped first
+                return path
+            path.unlink()
+    return None
+
+
+def _make(stem: str, model: bytes) -> Path:
+    with tempfile.TemporaryDirectory(prefix="h2a-batch-") as work:
+        source, target = Path(work, "model.mindir"), Path(work, "made.mindir")
+        source.write_bytes(model)
+        _convert_apart(source, target)
+        content = target.read_bytes()
+    kept = _named(stem, hashlib.sha256(content).hexdigest())
+    for begun in kept.parent.glob(".h2a-*.part"):  # by processes that were killed
+        begun.unlink()
+    with replacing(kept) as file:
+        file.write(content)
+    ours = [path for path in kept.parent.iterdir() if _NAME.fullmatch(path.name)]
+    for old in sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT:]:
+        old.unlink()
+    return kept
+
+
+def _convert_apart(source: Path, target: Path) -> None:
+    """Convert in a process of its own, since the converter writes to stdout, and may fail in any way."""
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise OSError("no Python to be called")
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+    subprocess.run(
+        [sys.executable, "-m", __name__, str(source), str(target)],
+        cwd=source.parent,
+        env=os.environ | {"GLOG_v": "4", "PYTHONPATH": paths, _CHILD: "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_PATIENCE,
+        check=True,
+    )
+
+
+def _named(stem: str, digest: str) -> Path:
+    return cache_folder() / f"{stem}-{digest[:32]}.mindir"
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether no other process converts."""
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # a file system without locks: two conversions only cost time
+            pass
+        yield True
+
+
+def _build(lite: Any, path: Path, context: Any) -> Any:
+    model = lite.Model()
+    model.build_from_file(str(path), lite.ModelType.MINDIR, context)
+    return model
+
+
+def _convert(source: str, target: str) -> None:
+    import mindspore_lite
+
+    converter = mindspore_lite.Converter()
+    converter.optimize = "general"
+    converter.save_type = mindspore_lite.ModelType.MINDIR
+    converter.convert(mindspore_lite.FmkType.MINDIR, source, target.removesuffix(".mindir"))
+
+
+if __name__ == "__main__":
+    _convert(sys.argv[1], sys.argv[2])

@@ -1,0 +1,35 @@
+"""The ledger as a table for people and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from h2a_batch.ledger.database import storage
+from h2a_batch.ledger.ledger import Ledger
+from h2a_batch.ledger.records import DELETED, DONE
+from h2a_batch.places import replacing
+
+
+def write_table(ledger: Ledger) -> Path:
+    """Write a ledger as CSV for people and spreadsheets, a line for every photo that was ever given; return its path.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = ledger.folder / "report.csv"
+    with storage(ledger.folder), replacing(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+        writer = csv.writer(text)
+        writer.writerow("input state output error seconds input_bytes output_bytes input_sha256 faces".split())
+        for row in ledger.rows():
+            faces = ledger.faces(row.source) if row.state == DONE else []
+            files = [face.output.name for face in faces if face.output] or [row.output or ""]
+            output = " | ".join(files) if row.state == DONE else ""
+            source = row.source.partition(DELETED)[0] if row.source.startswith("/") else row.source
+            known = [source, row.state, output, row.error or "", row.seconds]
+            writer.writerow([*known, row.size, row.output_size, row.sha256, len(faces)])
+        text.flush()
+        text.detach()
+    return path

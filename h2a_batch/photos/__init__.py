@@ -1,0 +1,55 @@
+"""Photos: bytes to pixels and back: kinds of files, reading, colour, frames, fits, and the table of formats."""
+
+from h2a_batch.photos.colour import to_srgb
+from h2a_batch.photos.fit import FITS, Box, Placement, Size, extent, fit_photo, step_back
+from h2a_batch.photos.formats import FORMATS, encode
+from h2a_batch.photos.frame import Frame, Matrix, Pixels, Point, cut
+from h2a_batch.photos.kinds import HEIF, sniff
+from h2a_batch.photos.png import encode_png
+from h2a_batch.photos.reader import (
+    AGAIN,
+    HAVE_HEIF,
+    READERS,
+    Reader,
+    Scaled,
+    cut_alpha,
+    cut_out,
+    exif_of,
+    explained,
+    extent_of,
+    is_complete,
+    open_image,
+)
+
+__all__ = [
+    "AGAIN",
+    "FITS",
+    "FORMATS",
+    "HAVE_HEIF",
+    "HEIF",
+    "READERS",
+    "Box",
+    "Frame",
+    "Matrix",
+    "Pixels",
+    "Placement",
+    "Point",
+    "Reader",
+    "Scaled",
+    "Size",
+    "cut",
+    "cut_alpha",
+    "cut_out",
+    "encode",
+    "encode_png",
+    "exif_of",
+    "explained",
+    "extent",
+    "extent_of",
+    "fit_photo",
+    "is_complete",
+    "open_image",
+    "sniff",
+    "step_back",
+    "to_srgb",
+]

@@ -1,0 +1,61 @@
+"""Colour: any mode and profile of a photo to 8-bit sRGB."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+_WHITE = (255, 255, 255)
+
+
+def eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None, Image.Image | None]:
+    """What a `Scaled` has of an image: in L, RGB, CMYK or LAB; alpha and colours where it has an alpha."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep(image), None, None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        if alpha.getextrema() == (255, 255):
+            return image.convert("RGB"), None, None
+        white = Image.new("RGB", image.size, _WHITE)
+        white.paste(image, mask=alpha)
+        return white, alpha, image.convert("RGB")
+    if image.mode in ("L", "RGB", "CMYK", "LAB"):
+        return image, None, None
+    return image.convert("L" if image.mode == "1" else "RGB"), None, None
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and floating-point gray as 8-bit: the full range of the type's use, not clipped."""
+    values = np.asarray(image).astype(np.float32)
+    top = 65535.0 if image.mode.startswith("I;16") else _white_level(values)
+    return Image.fromarray((np.nan_to_num(values) * (255.0 / top)).clip(0, 255).round().astype(np.uint8))
+
+
+def _white_level(values: NDArray[np.float32]) -> float:
+    peak = float(np.nanmax(values, initial=0.0))
+    return next((level for level in (1.0, 255.0, 65535.0) if peak <= level), peak)
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """The image as RGB in sRGB; a profile that is broken or of another kind is left out of account."""
+    if image.mode == "LAB":
+        return _transform(None, "LAB").apply(image)
+    if profile:
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
+            return _transform(profile, image.mode).apply(image)
+    return image.convert("RGB")
+
+
+@lru_cache(maxsize=32)
+def _transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform:
+    source = io.BytesIO(profile) if profile else ImageCms.createProfile("LAB")
+    return ImageCms.ImageCmsTransform(ImageCms.ImageCmsProfile(source), _SRGB, mode, "RGB")
+
+
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))

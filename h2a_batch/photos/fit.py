@@ -1,0 +1,102 @@
+"""Fits: where a photo that is converted as a whole lies in the model's frame, and how large its output is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from h2a_batch.photos.frame import Frame
+
+CLOSE_UP = 1.15  # of the longer side: around a face that is nearer the generator wants to see more than the photo shows
+
+Box = tuple[int, int, int, int]
+Size = tuple[int, int]
+Fitted = tuple[Box, Box, bool]
+"""The part of the photo that is used, the part of the frame that it fills, and whether the photo keeps its shape."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a photo lies in the model's frame, and how large its output is; all in pixels.
+
+    ``crop`` is the part of the upright photo that is used, ``content`` the part of the frame it fills
+    (left, top, right, bottom), ``output`` the width and height of the result.
+    """
+
+    crop: Box
+    content: Box
+    output: Size
+
+
+def fit_photo(photo: Size, frame: Size, fit: str, size: str) -> Placement:
+    """Fit a photo into the model's frame.
+
+    Args:
+        photo: width and height of the upright photo.
+        frame: width and height of the model's input.
+        fit: one of `FITS`.
+        size: ``model``, ``source``, or the output's longest side in pixels.
+    """
+    crop, content, whole = FITS[fit](photo, frame)
+    output = extent(crop) if size == "source" else extent(content)
+    if size.isdigit():
+        shape = photo if whole else output
+        scale = int(size) / max(shape)
+        output = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
+    return Placement(crop, content, output)
+
+
+def _crop(photo: Size, frame: Size) -> Fitted:
+    """Fill the frame from the middle of the photo."""
+    (width, height), (across, down) = photo, frame
+    w = max(1, min(width, round(height * across / down)))
+    h = max(1, min(height, round(width * down / across)))
+    left, top = (width - w) // 2, (height - h) // 2
+    return (left, top, left + w, top + h), (0, 0, across, down), False
+
+
+def _pad(photo: Size, frame: Size) -> Fitted:
+    """Keep the whole photo, in the middle of the frame (letterbox)."""
+    (width, height), (across, down) = photo, frame
+    scale = min(across / width, down / height)
+    w = min(across, max(1, round(width * scale)))
+    h = min(down, max(1, round(height * scale)))
+    left, top = (across - w) // 2, (down - h) // 2
+    return (0, 0, width, height), (left, top, left + w, top + h), True
+
+
+def _stretch(photo: Size, frame: Size) -> Fitted:
+    """Fill the frame with the whole photo, whatever its proportions."""
+    return (0, 0, *photo), (0, 0, *frame), False
+
+
+FITS: dict[str, Callable[[Size, Size], Fitted]] = {"crop": _crop, "pad": _pad, "stretch": _stretch}
+"""The ONE table of fits: each maps the sizes of photo and frame to a `Fitted`."""
+
+
+def step_back(placement: Placement, face: Frame, frame: Size) -> Placement:
+    """Makes a close-up's content smaller, so that the generator sees the head as large as it knows heads.
+
+    The content then lies in the middle of more, which the caller makes up (mirrored), and of the generator's answer no
+    more than the content is kept: the output shows what the photo shows, in the size that it had.
+
+    Args:
+        placement: of a portrait, by `fit_photo`; one that is no close-up is returned as it is.
+        face: the square around its face, in the photo's pixels.
+        frame: width and height of the model's input; only square ones are known to be of this kind.
+    """
+    (left, top, right, bottom), (across, down) = placement.crop, frame
+    width, height = right - left, bottom - top
+    if across != down or face.side < CLOSE_UP * max(width, height):
+        return placement
+    # The square must have the whole content in it.
+    start_x = min(0.0, max(width - face.side, face.x - left - face.side / 2))
+    start_y = min(0.0, max(height - face.side, face.y - top - face.side / 2))
+    scale = across / face.side
+    wide, high = max(1, round(width * scale)), max(1, round(height * scale))
+    x, y = min(round(-start_x * scale), across - wide), min(round(-start_y * scale), down - high)
+    return replace(placement, content=(x, y, x + wide, y + high))
+
+
+def extent(box: Box) -> Size:
+    return box[2] - box[0], box[3] - box[1]

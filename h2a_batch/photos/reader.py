@@ -1,0 +1,181 @@
+"""Reading: an open image file as upright pixels, as large as they are needed, and their way to sRGB."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from h2a_batch.errors import PhotoError
+from h2a_batch.photos.colour import eight_bit, to_srgb
+from h2a_batch.photos.fit import Size
+from h2a_batch.photos.frame import Frame, cut
+from h2a_batch.photos.kinds import HEIF
+from h2a_batch.places import Place, opened
+
+try:  # the extra `heif`
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    HAVE_HEIF = True
+except ImportError:
+    HAVE_HEIF = False
+
+Image.init()
+# only these are opened, whatever else Pillow knows: some of its readers start other programs
+_WANTED = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", HEIF)
+READERS = [name for name in _WANTED if name in Image.OPEN]
+AGAIN = "copy it again from its source"
+_ORIENTATION = 0x0112
+# tags of how TIFF lays out its pixels: they are wrong for any other file
+_LAYOUT_TAGS = frozenset(
+    {*range(254, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(320, 326), 330, 338, 339, 347, 34675}
+) | frozenset(range(512, 533))
+_NEARLY = 0.9  # of the size that is wanted: not worth reading the file again
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """An upright photo in a mode that can be resized and profiled, smaller than the file's by ``x`` and ``y``.
+
+    Where it is transparent it is blended with white; ``colours`` is the same as it is, without its ``alpha``.
+    """
+
+    image: Image.Image
+    alpha: Image.Image | None
+    colours: Image.Image | None
+    x: float
+    y: float
+
+
+class Reader:
+    """An open photo: what its header says, and its pixels as large as they are needed.
+
+    Args:
+        file: open for reading, and left open.
+
+    Attributes:
+        upright: width and height as the photo is to be held.
+        profile: its ICC profile.
+        exif: its EXIF block, for an upright copy.
+
+    Raises:
+        PhotoError: it cannot be opened. For broken data Pillow raises errors of its own, see `explained`.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        image = self._open()
+        if image.format not in ("JPEG", "MPO"):
+            image.load()  # before the EXIF block, which some formats keep behind the pixels
+        self.profile = image.info.get("icc_profile")
+        self.exif, self._turn = exif_of(image)
+        self.upright = (image.height, image.width) if self._turn >= 5 else image.size
+        self._image: Image.Image | None = image
+        self._loaded: Scaled | None = None
+
+    def load(self, scale: float) -> Scaled:
+        """The photo, made smaller by no more than `scale`; only JPEG comes smaller at all, and sooner for it."""
+        known = self._loaded
+        if known is None or known.x < _NEARLY * min(1.0, scale):
+            image, self._image = self._image or self._open(), None
+            if scale < 1:
+                width, height = (max(1, round(side * scale)) for side in self.upright)
+                image.draft(None, (height, width) if self._turn >= 5 else (width, height))
+            image.load()
+            image = _turned(image, self._turn)
+            x, y = image.width / self.upright[0], image.height / self.upright[1]
+            known = self._loaded = Scaled(*eight_bit(image), x, y)
+        return known
+
+    def _open(self) -> Image.Image:
+        self._file.seek(0)
+        return open_image(self._file)
+
+
+def open_image(file: BinaryIO) -> Image.Image:
+    """Open an image file of a known kind.
+
+    Raises:
+        PhotoError: it cannot be read (``corrupt``, ``truncated``), or unpacks to too much (``too-large``).
+    """
+    try:
+        return Image.open(file, formats=READERS)
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise PhotoError(
+            "too-large",
+            f"it unpacks to more than the limit of {limit} million pixels",
+            "make it smaller with another program",
+        ) from error
+    except UnidentifiedImageError as error:
+        raise PhotoError("corrupt", "it begins like an image but its header is broken", AGAIN) from error
+    except Exception as error:
+        raise explained(error) from error
+
+
+def explained(error: Exception) -> PhotoError:
+    """What Pillow's readers raise for broken data, a dozen kinds, as one."""
+    text = " ".join(str(error).split())[:120]
+    if "truncated" in text or "Truncated" in text:
+        return PhotoError("truncated", "the file ends too early", AGAIN)
+    return PhotoError("corrupt", f"the image data is broken ({text or type(error).__name__})", AGAIN)
+
+
+def exif_of(image: Image.Image) -> tuple[bytes | None, int]:
+    """The EXIF block for an upright copy, and the orientation (1 to 8) that the photo has now."""
+    try:
+        exif = image.getexif()
+        turn = exif.get(_ORIENTATION, 1)
+        if _ORIENTATION in exif:
+            exif[_ORIENTATION] = 1
+        for tag in _LAYOUT_TAGS & set(exif):
+            del exif[tag]
+        data = exif.tobytes() if len(exif) else None
+    except Exception:  # a broken block must not cost the photo
+        return None, 1
+    return data, turn if turn in range(1, 9) else 1
+
+
+def _turned(image: Image.Image, turn: int) -> Image.Image:
+    ways = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }  # fmt: skip
+    return image.transpose(ways[turn]) if turn in ways else image
+
+
+def cut_out(photo: Scaled, profile: bytes | None, square: Frame, size: Size) -> Image.Image:
+    """A square of a photo in sRGB; where it can be, it is cut before its colours are converted."""
+    image = photo.image
+    if image.mode != "RGB":
+        image, profile = to_srgb(image, profile), None
+    return to_srgb(Image.fromarray(cut(image, square, size)), profile)
+
+
+def cut_alpha(photo: Scaled, square: Frame, size: Size) -> Image.Image | None:
+    """The alpha of a square of a photo that has one."""
+    return photo.alpha and Image.fromarray(cut(photo.alpha.convert("RGB"), square, size)[..., 0])
+
+
+def extent_of(path: Path) -> Size | None:
+    """Width and height of a photo held upright, from its header; None where it cannot be read."""
+    try:
+        with open(path, "rb") as file, open_image(file) as image:
+            _, turn = exif_of(image) if image.format in ("JPEG", "MPO") else (None, 1)
+            return (image.height, image.width) if turn >= 5 else image.size
+    except (OSError, PhotoError):
+        return None
+
+
+def is_complete(path: Place) -> bool:
+    """Whether a file is an image that can be read to its end."""
+    try:
+        with opened(path) as file, Image.open(file, formats=READERS) as image:
+            image.load()
+    except Exception:  # Pillow's readers raise a dozen kinds for broken data
+        return False
+    return True

@@ -1,0 +1,357 @@
+"""Disposal: what becomes of a photo in IN after its conversion.
+
+What is to be done is written into the ledger together with the result. Only when output and ledger are safely on
+disk, and the photo is still the very file that was read, is it touched; a run that was killed on the way is completed
+by the next one. A photo that is gone from its place leaves that place free: another one of its name is another photo,
+and gets an output of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from h2a_batch.errors import PhotoError, UsageError
+from h2a_batch.events import Event
+from h2a_batch.ledger import DELETED, Ledger, Row, Task
+from h2a_batch.options import Options
+from h2a_batch.places import Place, real_path, replacing, sha256_of, temporary_path
+from h2a_batch.sources import Source, is_open_for_writing, variants
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS disposals (  -- what is still to be done with photos in IN
+    source TEXT PRIMARY KEY,            -- real path of the photo
+    state TEXT NOT NULL,                -- done, failed: what it has to be in `files`
+    target TEXT NOT NULL,               -- where it is to go; empty where it is to be deleted
+    device INTEGER NOT NULL             -- number of the volume that it is on
+) WITHOUT ROWID
+"""
+_NOT_ITS_FAULT = frozenset({"vanished", "changed", "unreadable", "output", "model"})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_TRIES = 100
+
+
+@dataclass(frozen=True)
+class _Entry:
+    source: str
+    state: str
+    target: str
+    device: int
+
+
+class Disposal:
+    """Archives, deletes or moves photos as ``--on-success`` and ``--on-failure`` say.
+
+    Args:
+        inputs: as they were given; what a link leads to outside of them is left alone.
+        tell: called with what became of a photo: ``archived``, ``deleted``, ``moved`` or ``kept``.
+    """
+
+    def __init__(
+        self, ledger: Ledger, options: Options, inputs: Sequence[Place], tell: Callable[[Event], None]
+    ) -> None:
+        self._ledger, self._tell = ledger, tell
+        self._inputs = [real_path(path) for path in inputs]
+        self._archive, self._failures = options.archive, options.failures
+        self._delete = options.on_success == "delete"
+        self._planned: list[str] = []
+        self.refused: set[str] = set()  # photos that could not be moved or deleted, each told of once
+        ledger.execute(_TABLE)
+        if self._archive or self._failures or self._delete:
+            ledger.commit()
+            ledger.execute("PRAGMA synchronous = EXTRA")  # a commit also survives a power cut right behind it
+
+    def plan(self, task: Task, error: Exception | None) -> None:
+        """Write down what is to become of a photo whose result was just recorded."""
+        real = task.source.real
+        folder = self._archive if error is None else self._failures
+        if error is None and not (folder or self._delete):
+            return
+        if error is not None and (folder is None or _is_blameless(error)):
+            return
+        try:
+            status = os.lstat(real)
+        except OSError:
+            return
+        if not stat.S_ISREG(status.st_mode) or not self._is_within(real):
+            return
+        wanted = folder and folder / os.path.dirname(task.source.output) / os.path.basename(real)
+        target = str(self._free(wanted)) if wanted else ""
+        self._write_down(_Entry(real, "done" if error is None else "failed", target, status.st_dev))
+        self._planned.append(real)
+
+    def carry_out(self) -> None:
+        """Do what was planned; call it when the ledger is committed."""
+        planned, self._planned = self._planned, []
+        entries = [entry for real in planned if (entry := self._entry(real))]
+        rows = [self._ledger.row(entry.source) for entry in entries]
+        out = Path(str(self._ledger.out))  # not in an object store, where nothing is planned
+        outputs = {(out / row.output).parent for row in rows if row and row.output}
+        for folder in {level for output in outputs for level in _levels(output, out)}:
+            _sync(folder)
+        for entry in entries:
+            self._try(entry)
+        if entries:
+            self._ledger.commit()
+
+    def resume(self, source: Source | None = None) -> None:
+        """Plan what is still to be done with a photo that was found to be converted already, or with all of them."""
+        if not (self._archive or self._delete or self._failures):
+            return
+        for entry in [self._entry(source.real)] if source else self._entries():
+            rule = self._failures if entry and entry.state == "failed" else self._archive or self._delete
+            if entry and rule and bool(entry.target) == isinstance(rule, Path):
+                self._planned.append(entry.source)
+
+    def recover(self) -> None:
+        """Tidy up after a run that was killed: what was already moved or deleted leaves its place."""
+        for entry in self._entries():
+            row = self._ledger.row(entry.source)
+            if row is not None and entry.target:
+                _clear(Path(entry.target), row)
+            gone = not os.path.lexists(entry.source)
+            if row is None or gone or (entry.target and _is_at(entry.target, row)):
+                self._try(entry)
+            elif not entry.target and not _is_at(entry.source, row):
+                self._leave_place(entry, "")  # deleted, and what is there now came later: nothing tells otherwise
+        self._ledger.commit()
+
+    def retry(self) -> None:
+        """Try again what was refused, as long as there is room."""
+        for real in sorted(self.refused):
+            entry = self._entry(real)
+            if entry is None:
+                self.refused.discard(real)
+            elif self._try(entry) in _FULL:
+                return
+
+    def _try(self, entry: _Entry) -> int:
+        """Do what an entry says; where the system refuses it, that is told once, and its error number returned."""
+        number = 0
+        try:
+            event = self._finish(entry)
+        except OSError as error:
+            event, number = None, error.errno or errno.EIO
+            if entry.source not in self.refused:
+                what = "deleted" if not entry.target else "archived" if entry.state == "done" else "moved"
+                message = f"it stays where it is: it cannot be {what} ({error.strerror or error})"
+                event = Event("kept", Path(entry.source), message=message)
+            self.refused.add(entry.source)
+        else:
+            self.refused.discard(entry.source)
+        if event:
+            self._tell(event)
+        return number
+
+    def _finish(self, entry: _Entry) -> Event | None:
+        """Do what an entry says, in whatever state a kill left it; None where there was nothing left to do."""
+        row = self._ledger.row(entry.source)
+        if row is None or row.state != entry.state:
+            self._strike(entry)
+            return None
+        if entry.target and _is_at(entry.target, row) and not _are_one(entry.source, entry.target):
+            if _is_still(entry.source, row):  # it was copied, and not yet removed
+                os.unlink(entry.source)
+            self._leave_place(entry, entry.target)
+            return None
+        if not os.path.lexists(entry.source):
+            if _device_of(os.path.dirname(entry.source)) == entry.device:  # else it is away with its volume
+                self._leave_place(entry, "") if not entry.target else self._strike(entry)
+            return None
+        if not _is_still(entry.source, row):  # changed meanwhile: it will be converted again
+            return None
+        if is_open_for_writing(entry.source):
+            raise OSError(errno.EBUSY, "a program has it open for writing")
+        target = self._move(entry) if entry.target else ""
+        if not target:
+            os.unlink(entry.source)
+        _sync(os.path.dirname(entry.source))
+        self._leave_place(entry, target)
+        kind = "deleted" if not target else "archived" if entry.state == "done" else "moved"
+        return Event(kind, Path(entry.source), Path(target) if target else None)
+
+    def _move(self, entry: _Entry) -> str:
+        """Move a photo to its target, or to the next free name beside it, and return where it went."""
+        target = Path(entry.target)
+        base = self._archive if entry.state == "done" else self._failures
+        if base is None or not base.is_dir():  # a volume that is gone must not be replaced by a new folder
+            raise OSError(errno.ENOENT, f"{base} is not there")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(_TRIES):
+            try:  # an empty file of our own holds the name, so that nobody's is replaced
+                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            except FileExistsError:
+                target = self._free(target)
+                self._write_down(_Entry(entry.source, entry.state, str(target), entry.device))
+                self._ledger.commit()
+                continue
+            try:
+                _rename(entry.source, target)
+            except OSError:
+                if os.path.lexists(entry.source):  # not moved: all that is there is ours
+                    target.unlink()
+                raise
+            for folder in _levels(target.parent, base):
+                _sync(folder)
+            return str(target)
+        raise OSError(errno.EEXIST, "no free name")
+
+    def _leave_place(self, entry: _Entry, target: str) -> None:
+        """Keep the record of a photo under the path it has now, so that the one it had is free for another photo."""
+        name = target or f"{entry.source}{DELETED}{time.time_ns()}"
+        with self._ledger.together():
+            self._ledger.rename(entry.source, name)
+            if entry.state == "done":
+                self._ledger.rename_outputs(entry.source, target)
+            self._strike(entry)
+
+    def _write_down(self, entry: _Entry) -> None:
+        query = "INSERT OR REPLACE INTO disposals VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?)"
+        self._ledger.execute(query, entry.source, entry.state, entry.target, entry.device)
+
+    def _strike(self, entry: _Entry) -> None:
+        self._ledger.execute("DELETE FROM disposals WHERE source = CAST(? AS TEXT)", entry.source)
+
+    def _entry(self, real: str) -> _Entry | None:
+        found = self._ledger.select("SELECT * FROM disposals WHERE source = CAST(? AS TEXT)", real)
+        return _entry(found[0]) if found else None
+
+    def _entries(self) -> list[_Entry]:
+        return [_entry(values) for values in self._ledger.select("SELECT * FROM disposals")]
+
+    def _is_within(self, real: str) -> bool:
+        return any((real + os.sep).startswith(root + os.sep) for root in self._inputs)
+
+    def _free(self, path: Path) -> Path:
+        """The path, or the first variant of its name that nothing has, nor is to have."""
+        places = (path.with_name(name) for name in variants(path.name))
+        return next(place for place in places if not os.path.lexists(place) and not self._ledger.is_output(place))
+
+
+def check_rules(options: Options, out: Place, inputs: Sequence[str]) -> None:
+    """Make the folders that photos are to go to.
+
+    Args:
+        inputs: real paths of the folders that hold originals.
+
+    Raises:
+        UsageError: one is OUT or an input, holds one, or lies in OUT; or it cannot be made or written.
+    """
+    real_out = real_path(out)
+    for folder in filter(None, (options.archive, options.failures)):
+        real = os.path.realpath(folder)
+        if any((place + os.sep).startswith(real + os.sep) for place in (real_out, *inputs)):
+            raise UsageError(
+                f"{folder}: photos cannot be moved there, IN or OUT is there", "choose a folder of its own"
+            )
+        if real.startswith(real_out + os.sep) and real_out not in inputs:  # outputs have their names there
+            raise UsageError(
+                f"{folder}: photos cannot be moved there, it lies in OUT", "choose a folder outside of OUT"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{folder}: photos cannot be moved there ({error.strerror})") from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UsageError(f"{folder}: photos cannot be moved there (no permission)")
+
+
+def _is_blameless(error: Exception) -> bool:
+    return isinstance(error, PhotoError) and error.kind in _NOT_ITS_FAULT
+
+
+def _is_still(path: str, row: Row) -> bool:
+    """Whether a file is the very one of which a record tells: no link, of the same size, time and content.
+
+    Between this look and what is then done to the file lie a few system calls, for which no system has a lock.
+    """
+    try:
+        before = os.lstat(path)
+        if not stat.S_ISREG(before.st_mode) or (before.st_size, before.st_mtime_ns) != (row.size, row.mtime_ns):
+            return False
+        if row.sha256 is not None and sha256_of(Path(path)) != row.sha256:
+            return False
+        after = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns)
+
+
+def _is_at(target: str, row: Row) -> bool:
+    """Whether a photo is at a path, by its content; one that failed, by its size and time."""
+    if row.sha256 is None:
+        return _is_still(target, row)
+    try:
+        status = os.lstat(target)
+        return stat.S_ISREG(status.st_mode) and status.st_size == row.size and sha256_of(Path(target)) == row.sha256
+    except OSError:
+        return False
+
+
+def _are_one(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
+def _entry(values: Sequence[object]) -> _Entry:
+    source, state, target, device = map(str, values)
+    return _Entry(source, state, target, int(device))
+
+
+def _device_of(folder: str) -> int | None:
+    try:
+        return os.stat(folder).st_dev
+    except OSError:
+        return None
+
+
+def _clear(target: Path, row: Row) -> None:
+    """Remove what a killed run left of a move: the empty file that held the name, the half of a copy."""
+    with contextlib.suppress(OSError):
+        temporary_path(target).unlink()
+    with contextlib.suppress(OSError):
+        if row.size and target.lstat().st_size == 0:
+            target.unlink()
+
+
+def _rename(source: str, target: Path) -> None:
+    """Move a file over an empty one of our own, also to another volume."""
+    try:
+        os.rename(source, target)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    with open(source, "rb") as original, replacing(target) as copy:
+        shutil.copyfileobj(original, copy, 1 << 20)
+    with contextlib.suppress(OSError):  # a volume may not keep all of it
+        shutil.copystat(source, target)
+    if sha256_of(target) != sha256_of(Path(source)):
+        raise OSError(errno.EIO, "the copy is not the same")
+    _sync(target.parent)
+    os.unlink(source)
+
+
+def _levels(folder: Path, top: Path) -> Sequence[Path]:
+    """A folder and those above it, up to one of them and the folder that holds it: any may have just been made."""
+    inside = [level for level in (folder, *folder.parents) if level == top or top in level.parents]
+    return [*inside, top.parent]
+
+
+def _sync(folder: str | os.PathLike[str]) -> None:
+    """Make the names in a folder durable, where its file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,152 @@
+"""A folder in, a folder out: sources, ledger and pipeline put together. The command line is a thin coat over this."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from h2a_batch.convert import cluster, load
+from h2a_batch.errors import H2AError, UsageError
+from h2a_batch.events import Event, FileResult, Summary
+from h2a_batch.inference import Generator, find_model, identify
+from h2a_batch.ledger import Ledger, ledger_folder
+from h2a_batch.options import Options, with_settings
+from h2a_batch.places import Place, Remote, absolute, check_reachable, place, real_path
+from h2a_batch.run.disposal import check_rules
+from h2a_batch.run.run import Run
+from h2a_batch.sources import Ignored, check_inputs, is_image_name, scan
+
+IN_PLACE_SUFFIX = "_anime"
+
+
+def convert_folder(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    options: Options | None = None,
+    *,
+    on_file: Callable[[FileResult], None] | None = None,
+    on_total: Callable[[int], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    stop: threading.Event | None = None,
+    **settings: Any,
+) -> Summary:
+    """Convert photos to anime faces, as ``h2a-batch IN OUT`` does.
+
+    Args:
+        inputs: a folder, a file, or several; in an object store by URL.
+        out: the output folder; made if it is not there.
+        options: what to do; or give its fields as keywords: ``convert_folder("in", "out", format="jpg")``.
+        on_file: called in this thread with what became of each photo.
+        on_total: called from another thread, once it is known how many photos there are; not in a watch.
+        on_event: called in this thread with changes of state, see `Event`.
+        stop: when set, what is in flight is finished and the run ends.
+
+    Returns:
+        the counts; one photo that fails does not raise.
+
+    Raises:
+        UsageError, ModelError, RuntimeMissingError, BusyError, LedgerError: nothing could run.
+        StorageError: the output volume is full or gone; the next run goes on from there.
+        ClusterError: with ``ray``, the cluster went away or no node of it can do the work; the same.
+    """
+    options = with_settings(options or Options(), settings)
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    target = absolute(place(os.fspath(out), options.endpoint))
+    places = [place(os.fspath(path), options.endpoint) for path in given]
+    _check_stores([*places, target], options)
+    paths = check_inputs(places, options.recursive)
+    _check_out(target)
+    _check_watched(paths, options)
+    originals = [real_path(path if path.is_dir() else path.parent) for path in paths]
+    if real_path(target) in originals and not options.suffix:
+        options = replace(options, suffix=IN_PLACE_SUFFIX)
+    ended = stop or threading.Event()
+    tell, tell_event = on_file or (lambda result: None), on_event or (lambda event: None)
+    joined = cluster.joined(options.ray) if options.ray and not options.dry_run else contextlib.nullcontext()
+    with joined, _opened(target, options, originals) as (ledger, model, generator):
+        run = Run(paths, options, ledger, originals, tell, tell_event, ended)
+        with _counting(run, None if options.watch else on_total):
+            run.work(model, generator)
+    return run.summary
+
+
+@contextlib.contextmanager
+def _opened(out: Place, options: Options, originals: Sequence[str]) -> Iterator[tuple[Ledger, Path, Generator | None]]:
+    """OUT's ledger, the model's file, and in a first run the generator: what does not load leaves no trace in OUT."""
+    model = find_model(options.model)
+    sha256, framing, rule = identify(model)
+    first_run = not ledger_folder(out).exists() and not options.dry_run
+    generator = load(model, options) if first_run and not options.ray else None
+    if not options.dry_run:
+        check_rules(options, out, originals)
+    try:
+        ledger = Ledger(out, options.settings(sha256, framing, rule), read_only=options.dry_run)
+    except OSError as error:
+        if isinstance(out, Remote):
+            what = f"{ledger_folder(out)}: the ledger cannot be kept there ({error.strerror})"
+            raise UsageError(what, "set XDG_STATE_HOME to a folder that can be written") from error
+        raise UsageError(f"{out}: cannot be written ({error.strerror})", "choose another OUT") from error
+    with ledger:
+        ledger.name_model(sha256, model.stem)
+        yield ledger, model, generator
+
+
+@contextlib.contextmanager
+def _counting(run: Run, on_total: Callable[[int], None] | None) -> Iterator[None]:
+    """Count the photos beside the run, so that it need not wait for a large or slow folder."""
+    ended = threading.Event()
+
+    def work() -> None:
+        with contextlib.suppress(H2AError, OSError, sqlite3.Error):  # the run itself meets the same and says so
+            found = takewhile(lambda item: not ended.is_set(), scan(run.inputs, replace(run.how, originals=[])))
+            total = sum(not isinstance(item, Ignored) for item in found)
+            if on_total and not ended.is_set():
+                on_total(total)
+
+    if on_total:
+        threading.Thread(target=work, name="count", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _check_stores(places: Sequence[Place], options: Options) -> None:
+    """What needs files is not for object stores."""
+    stores = [place for place in places if isinstance(place, Remote)]
+    asked = {
+        "--watch": options.watch,
+        "--on-success": options.on_success != "keep",
+        "--on-failure": options.on_failure != "keep",
+        "--contact-sheet": options.contact_sheet is not None,
+        "--report": options.report is not None,
+    }
+    for name in (name for name in asked if asked[name] and stores):
+        raise UsageError(f"{stores[0]}: {name} is for folders, and this is in an object store", f"leave {name} out")
+    if {"s3", "obs"} <= {store.protocol for store in stores}:  # one endpoint, and so two names for one object
+        raise UsageError("s3:// and obs:// name the same store here", "write all URLs with one of them")
+
+
+def _check_watched(paths: Sequence[Place], options: Options) -> None:
+    files = [path for path in paths if options.watch and not path.is_dir()]
+    if files:
+        raise UsageError(f"{files[0]}: --watch is for folders, and this is a file", "name the folder that it lies in")
+
+
+def _check_out(out: Place) -> None:
+    if isinstance(out, Remote):
+        check_reachable(out)
+        if not out.is_dir():
+            raise UsageError(f"{out}: OUT is an object, not a folder", "name a folder for the results")
+        return
+    if os.path.exists(out) and not os.path.isdir(out):
+        raise UsageError(f"{out}: OUT is not a folder", "name a folder for the results")
+    if not os.path.exists(out) and is_image_name(out.name):
+        raise UsageError(f"{out}: OUT is a folder, and this looks like a file", "name a folder for the results")

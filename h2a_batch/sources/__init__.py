@@ -1,0 +1,26 @@
+"""Sources: what there is to convert, in folders, in object stores and in drop folders, and the names of outputs."""
+
+from h2a_batch.sources.names import is_image_name, numbered, variants
+from h2a_batch.sources.settle import SETTLE_SECONDS, Settling, is_open_for_writing
+from h2a_batch.sources.source import LEDGER_FOLDER, Found, Ignored, Scan, Source, Unusable, check_inputs, identity, scan
+from h2a_batch.sources.watch import Watcher, wait_until
+
+__all__ = [
+    "LEDGER_FOLDER",
+    "SETTLE_SECONDS",
+    "Found",
+    "Ignored",
+    "Scan",
+    "Settling",
+    "Source",
+    "Unusable",
+    "Watcher",
+    "check_inputs",
+    "identity",
+    "is_image_name",
+    "is_open_for_writing",
+    "numbered",
+    "scan",
+    "variants",
+    "wait_until",
+]

@@ -1,0 +1,208 @@
+"""Settling: photos that have just come, each held back until nothing writes to it any more."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import heapq
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from h2a_batch.sources.source import Source
+
+SETTLE_SECONDS = 2.0
+_SHORTEST_PATIENCE = 30.0  # a stalled copy goes on within it, a broken photo is reported after it
+_PATIENCE = 10  # settle times, where that is more
+_F_SETSIG = 10  # fcntl's name for it is missing in some builds of Python
+
+_REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "virtiofs")
+
+Mark = tuple[object, ...]
+
+
+@dataclass
+class _Candidate:
+    """A photo that is waited for: since when it has been as it is, and when to look at it next, in seconds."""
+
+    source: Source
+    since: float
+    due: float
+    tries: int = 0
+
+
+class Settling:
+    """Photos between their arrival and their conversion, and those that are left alone until they change.
+
+    A photo is given out when its size and time of change have been the same for `seconds`, and no program has it
+    open for writing where the system can tell. Nothing is remembered of a photo that is done.
+
+    Args:
+        seconds: how long a photo must have been at rest.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.patience = max(_SHORTEST_PATIENCE, _PATIENCE * seconds)
+        self._waiting: dict[str, _Candidate] = {}
+        self._given: dict[str, _Candidate] = {}
+        self._order: list[tuple[float, str]] = []
+        self._left: dict[str, Mark] = {}
+
+    def __contains__(self, real: str) -> bool:
+        return real in self._waiting
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are photos that wait or are being converted."""
+        return bool(self._waiting or self._given)
+
+    @property
+    def gave(self) -> bool:
+        """Whether there are photos that are being converted."""
+        return bool(self._given)
+
+    def see(self, source: Source) -> None:
+        """A photo was met that is not done: hold it back, unless it is on its way already or is to be left alone."""
+        if source.real in self._given or self.is_left(source.real):
+            return
+        known, now = self._waiting.get(source.real), time.monotonic()
+        if known is None or _stamp(known.source) != _stamp(source):
+            self._hold(_Candidate(source, now, now + self.seconds))
+        else:
+            known.source = source  # its output's natural name may be another one by now
+
+    def give(self, source: Source) -> Source:
+        """Count a photo as given out that need not be held back."""
+        self._waiting.pop(source.real, None)
+        self._given[source.real] = _Candidate(source, time.monotonic(), 0.0)
+        return source
+
+    def ready(self) -> Iterator[Source]:
+        """Give out the photos that have come to rest."""
+        while self._order and self._order[0][0] <= time.monotonic():
+            due, real = heapq.heappop(self._order)
+            candidate = self._waiting.get(real)
+            if candidate is None or candidate.due != due:  # it was seen anew since
+                continue
+            now, stamp = time.monotonic(), _stamp_of(real)
+            if stamp is None:
+                del self._waiting[real]
+            elif stamp != _stamp(candidate.source):
+                size, mtime_ns = stamp
+                source = replace(candidate.source, size=size, mtime_ns=mtime_ns)
+                self._hold(_Candidate(source, now, now + self.seconds))
+            elif now - candidate.since < self.patience and is_open_for_writing(real):
+                candidate.due = now + self.seconds
+                self._hold(candidate)
+            else:
+                self._given[real] = self._waiting.pop(real)
+                yield candidate.source
+
+    def again(self, source: Source) -> bool:
+        """Hold a photo back once more that could not be read to its end; False when that was tried for long enough.
+
+        It is tried at growing intervals, until it has been unchanged for the whole of `patience`.
+        """
+        candidate, now, stamp = self._given.pop(source.real), time.monotonic(), _stamp_of(source.real)
+        if stamp is None:
+            return True
+        if stamp != _stamp(source):
+            size, mtime_ns = stamp
+            self._hold(_Candidate(replace(source, size=size, mtime_ns=mtime_ns), now, now + self.seconds))
+            return True
+        last = candidate.since + self.patience
+        if now >= last:
+            return False
+        tries = candidate.tries + 1
+        due = min(last, now + max(0.1, self.seconds) * 2**tries)
+        self._hold(_Candidate(source, candidate.since, due, tries))
+        return True
+
+    def close(self, source: Source) -> bool:
+        """A photo that was given out is done with; tells whether it is now another one than was given out."""
+        self._given.pop(source.real, None)
+        stamp = _stamp_of(source.real)
+        return stamp is not None and stamp != _stamp(source)
+
+    def leave(self, real: str) -> None:
+        """Leave a file alone until it changes."""
+        self._given.pop(real, None)
+        self._waiting.pop(real, None)
+        self._left[real] = _mark(real)
+
+    def is_left(self, real: str) -> bool:
+        """Whether a file is left alone, and still as it was."""
+        if real not in self._left:
+            return False
+        if self._left[real] == _mark(real):
+            return True
+        del self._left[real]
+        return False
+
+    def forget(self) -> None:
+        """Forget the photos that were given out: they were not done, and are to be met again."""
+        self._given.clear()
+
+    def forget_gone(self) -> None:
+        """Forget what is left alone and no longer there."""
+        self._left = {real: mark for real, mark in self._left.items() if os.path.lexists(real)}
+
+    def _hold(self, candidate: _Candidate) -> None:
+        self._waiting[candidate.source.real] = candidate
+        heapq.heappush(self._order, (candidate.due, candidate.source.real))
+
+
+def is_open_for_writing(path: str) -> bool:
+    """Whether a program has a file open for writing, where the system can tell: a local file of our own.
+
+    The kernel grants a read lease only on a file that nobody has open for writing. Who opens it in the instant in
+    which we hold the lease waits for that instant. Network file systems refuse leases for reasons of their own.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(file, _F_SETSIG, signal.SIGURG)  # should the lease be broken: SIGIO would end the process
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN and not _is_remote(os.fstat(file).st_dev)
+    finally:
+        os.close(file)
+    return False
+
+
+def _is_remote(device: int) -> bool:
+    """Whether a volume is a network's or a program's, by its number in the list of what is mounted."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", errors="replace") as mounts:
+        for line in mounts:  # 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
+            about, _, file_system = line.partition(" - ")
+            if about.split()[2] == number:
+                return file_system.startswith(_REMOTE)
+    return False
+
+
+def _stamp(source: Source) -> tuple[int, int]:
+    return source.size, source.mtime_ns
+
+
+def _stamp_of(real: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(real)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _mark(real: str) -> Mark:
+    """What tells a file from the one it was: also its permissions, and whether a link leads anywhere."""
+    try:
+        status = os.lstat(real)
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, os.path.exists(real)

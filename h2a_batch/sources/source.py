@@ -1,0 +1,397 @@
+"""Sources: the photos below the inputs, found by content, each with the name its output should have."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from h2a_batch.errors import UsageError
+from h2a_batch.photos import sniff
+from h2a_batch.places import (
+    AnyPlace,
+    Item,
+    Level,
+    Place,
+    Remote,
+    absolute,
+    check_reachable,
+    find,
+    get,
+    has_any,
+    levels,
+    listing,
+    real_path,
+)
+from h2a_batch.sources.names import assign, forms, is_image_name, variants
+
+LEDGER_FOLDER = ".h2a-batch"
+_JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store"})
+# raw files begin like TIFF but hold sensor data; beside most of them lies a JPEG of the same picture
+_RAW = frozenset(
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 "
+    ".rwl .sr2 .srf .srw .x3f".split()
+)
+# names that browsers, sync clients and copying programs give to what is still on its way
+_UNFINISHED = frozenset(
+    ".part .partial .crdownload .download .opdownload .tmp .temp .filepart .upload .uploading .aria2 .!qb .!ut".split()
+)
+LEADS_OUT = "a link that leads out of the input"
+_MOST_BYTES = 1 << 30  # of an object, which is held in memory
+
+
+@dataclass(frozen=True)
+class Source:
+    """A photo to convert.
+
+    Args:
+        path: where it lies, as it was reached.
+        real: the same with the links of its folders resolved, or its URL: its identity.
+        output: the natural path of its output, relative to OUT.
+        size: bytes.
+        mtime_ns: time of the last change.
+        also: paths that were natural for its output while other files lay beside it.
+    """
+
+    path: Place
+    real: str
+    output: str
+    size: int
+    mtime_ns: int
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Something that was named or claims to be a photo, and cannot be reached."""
+
+    path: Place
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A file that is none of this program's business: hidden, not an image, camera raw."""
+
+    path: Place
+    reason: str
+
+
+Found = Source | Unusable | Ignored
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How to look for photos.
+
+    Args:
+        suffix, format: as in `Options`, for the names of outputs.
+        recursive: go into sub-folders.
+        out: the output folder; inside an input it is passed over.
+        is_output: tells whether a path in OUT was written by an earlier run.
+        exclude: files that are passed over, such as the contact sheet.
+        originals: real paths of folders that hold originals; linked folders are added as they are entered.
+        avoid: real paths of folders that are passed over, such as the archive.
+        watching: leave links that lead out of the inputs alone, and files whose name says that they are not complete.
+    """
+
+    suffix: str
+    format: str
+    recursive: bool
+    out: Place
+    is_output: Callable[[Place], bool] = lambda path: False
+    exclude: frozenset[Path] = frozenset()
+    originals: list[str] = field(default_factory=list)
+    avoid: frozenset[str] = frozenset()
+    watching: bool = False
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder as it was reached, where it really is, and its place below OUT."""
+
+    path: str
+    real: str
+    relative: str
+
+
+def check_inputs(inputs: Sequence[AnyPlace], recursive: bool = True) -> list[AnyPlace]:
+    """The inputs as absolute paths, each once; what lies in another input is met there.
+
+    Raises:
+        UsageError: there is none, or one cannot be reached.
+    """
+    if not inputs:
+        raise UsageError("no input", "name a folder or files of photos, then the folder for the results")
+    for path in inputs:
+        if isinstance(path, Remote):
+            check_reachable(path, to_read=True)
+            continue
+        try:
+            folder = stat.S_ISDIR(path.stat().st_mode)
+        except OSError as error:
+            what = "no such file or folder" if error.errno == errno.ENOENT else f"cannot be reached ({error.strerror})"
+            raise UsageError(f"{path}: {what}") from error
+        if folder and not os.access(path, os.R_OK | os.X_OK):
+            raise UsageError(f"{path}: no permission to read the folder")
+    unique = {real_path(path): absolute(path) for path in reversed(inputs)}
+    return [path for name, path in reversed(unique.items()) if not _is_met(name, unique, recursive)]
+
+
+def _is_met(name: str, inputs: Mapping[str, Place], recursive: bool) -> bool:
+    """Whether a walk over another input meets this one."""
+    for other in inputs:
+        inner = name[len(other) + 1 :].split(os.sep)
+        if name.startswith(other + os.sep) and (recursive or (len(inner) == 1 and not inputs[name].is_dir())):
+            return not any(part.startswith(".") for part in inner)
+    return False
+
+
+def scan(inputs: Sequence[Place], how: Scan) -> Iterator[Found]:
+    """All photos below the inputs, folder by folder in sorted order.
+
+    One folder maps to OUT itself; of several, each maps to a sub-folder of its name. Files map to OUT.
+
+    Args:
+        inputs: as `check_inputs` gives them.
+    """
+    files = [path for path in inputs if not path.is_dir()]
+    folders = [path for path in inputs if path.is_dir()]
+    walk = Walk(how, [real_path(folder) for folder in folders if isinstance(folder, Path)])
+    yield from _files_named(files, how, {folder.name for folder in folders} if len(inputs) > 1 else set())
+    for path, folder in zip(folders, roots(folders, len(inputs) > 1), strict=True):
+        yield from _objects(path, folder.relative, how) if isinstance(path, Remote) else walk.tree(folder)
+
+
+def roots(folders: Sequence[Place], several: bool) -> Iterator[Folder]:
+    """The input folders with their places below OUT; where there are several inputs, each has one of its name."""
+    used: set[str] = set()
+    for folder in folders:
+        name = next(name for name in variants(folder.name or "root") if name not in used)
+        used.add(name)
+        yield Folder(str(folder), real_path(folder), name if several else "")
+
+
+def _files_named(files: Sequence[Place], how: Scan, reserved: set[str]) -> Iterator[Found]:
+    """Files given by name: always photos by intention, even when a name occurs twice."""
+    rank = {path: number for number, path in enumerate(files)}
+    keys: dict[str, Place] = {}
+    for path in sorted(files, key=lambda path: (os.fsencode(path.name), rank[path])):
+        keys[next(name for name in variants(path.name) if name not in keys)] = path
+    for key, output in assign(keys, how.suffix, how.format, reserved).items():
+        yield _source(keys[key], identity(keys[key]), output, forms(key, how.suffix, how.format))
+
+
+class Walk:
+    """A walk over folders that ends, whatever links there are."""
+
+    def __init__(self, how: Scan, roots: list[str]) -> None:
+        self.how = how
+        self.roots = roots
+        self.out = real_path(how.out)
+        self.linked: set[str] = set()
+
+    def tree(self, root: Folder) -> Iterator[Found]:
+        """The photos of a folder, then those of its sub-folders; a stack, since folders nest deeper than calls."""
+        waiting = [root]
+        while waiting:
+            folder = waiting.pop()
+            below: list[Folder] = []
+            yield from self.look(folder, below)
+            waiting += reversed(below)
+
+    def look(self, folder: Folder, below: list[Folder]) -> Iterator[Found]:
+        """The photos of one folder; the sub-folders to look at next are added to `below`."""
+        try:
+            with os.scandir(folder.path) as entries:  # names alone are kept: a folder may hold a million
+                kinds = {entry.name: _kind(entry) for entry in entries}
+        except OSError as error:
+            yield Unusable(Path(folder.path), "unreadable", f"the folder cannot be read: {error.strerror}")
+            return
+        folders = sorted((name for name, kind in kinds.items() if kind in "DL"), key=os.fsencode)
+        yield from self._files(kinds, folder, folders)
+        if self.how.recursive:
+            for name in folders:
+                path, link = os.path.join(folder.path, name), kinds[name] == "L"
+                inner = Folder(
+                    path,
+                    os.path.realpath(path) if link else os.path.join(folder.real, name),
+                    os.path.join(folder.relative, name),
+                )
+                if link and self.how.watching:
+                    if self._leads_out(inner.real):
+                        yield Ignored(Path(path), LEADS_OUT)
+                elif self._enters(inner, link):
+                    below.append(inner)
+
+    def _files(self, kinds: dict[str, str], folder: Folder, reserved: Sequence[str]) -> Iterator[Found]:
+        photos = []
+        places = ((folder.real, self.out), (folder.path, str(self.how.out)))
+        inside_out = any((place + os.sep).startswith(out + os.sep) for place, out in places)
+        for name in sorted((name for name, kind in kinds.items() if kind not in "DL"), key=os.fsencode):
+            path = Path(folder.path, name)
+            reason = _why_ignored(path, kinds[name])
+            if not reason and (path in self.how.exclude or (inside_out and self.how.is_output(path))):
+                reason = "an output of this program"
+            if not reason and self.how.watching:
+                reason = self._why_left(path, kinds[name])
+            if reason:
+                yield Ignored(path, reason)
+            else:
+                photos.append(name)
+        for name, output in assign(photos, self.how.suffix, self.how.format, reserved).items():
+            at = os.path.join(folder.real, name)
+            also = [os.path.join(folder.relative, form) for form in forms(name, self.how.suffix, self.how.format)]
+            yield _source(Path(folder.path, name), at, os.path.join(folder.relative, output), also)
+
+    def _why_left(self, path: Path, kind: str) -> str | None:
+        """Why a watch leaves a file alone that a run would take."""
+        if path.suffix.lower() in _UNFINISHED:
+            return "not complete yet"
+        return LEADS_OUT if kind == "K" and self._leads_out(os.path.realpath(path)) else None
+
+    def _leads_out(self, real: str) -> bool:
+        return not any((real + os.sep).startswith(root + os.sep) for root in self.roots)
+
+    def _enters(self, folder: Folder, link: bool) -> bool:
+        """Not hidden, no OUT of this or another run, and no link back into the inputs, met where they are."""
+        if os.path.basename(folder.path).startswith(".") or folder.real in (self.out, *self.how.avoid):
+            return False
+        if os.path.isdir(os.path.join(folder.path, LEDGER_FOLDER)):
+            return False
+        if not link:
+            return True
+        if folder.real in self.linked or any(_related(folder.real, root) for root in self.roots):
+            return False
+        self.linked.add(folder.real)
+        self.how.originals.append(folder.real)
+        return True
+
+
+def _related(one: str, other: str) -> bool:
+    """Whether one of two real paths contains the other."""
+    return os.path.commonpath([one, other]) in (one, other)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """D a folder, L a link to one, F a file, K a link to one, N a link that leads nowhere, O anything else."""
+    try:
+        if entry.is_dir():
+            return "L" if entry.is_symlink() else "D"
+        if entry.is_file():
+            return "K" if entry.is_symlink() else "F"
+        return "N" if entry.is_symlink() and not os.path.exists(entry.path) else "O"
+    except OSError:  # a link that points at itself
+        return "N"
+
+
+def _why_ignored(path: Place, kind: str) -> str | None:
+    """Why a file is passed over in silence; None for a photo, or for what claims to be one."""
+    name = path.name.lower()
+    if name in _JUNK:
+        return "made by the system"
+    if name.startswith("."):
+        return "hidden"
+    if kind == "O":
+        return "not a file"
+    if is_image_name(name):
+        return None
+    if os.path.splitext(name)[1] in _RAW:
+        return "camera raw"
+    return None if sniff(_head(path)) else "not an image"
+
+
+def _head(path: Place) -> bytes:
+    try:
+        if isinstance(path, Remote):  # a request each: only for what has no suffix at all
+            return b"" if path.suffix else get(path, 32)
+        with open(path, "rb") as file:
+            return file.read(32)
+    except OSError as error:
+        if isinstance(path, Remote) and isinstance(error, ConnectionError):
+            raise  # the store is away, which says nothing of the object
+        return b""
+
+
+def _objects(root: Remote, relative: str, how: Scan) -> Iterator[Found]:
+    """The photos below a prefix, folder by folder; a folder's own come after those of its sub-folders."""
+
+    def passes(above: Level, name: str) -> bool:
+        """Hidden, OUT, or not asked for."""
+        if above.path and not above.passed:  # an OUT of another run? Some names come before its ledger's
+            above.passed = name == LEDGER_FOLDER or (name < "." and has_ledger(above.path))
+        inner = f"{root}/{above.path}{name}"
+        return name.startswith(".") or not how.recursive or inner == str(how.out)
+
+    @lru_cache(maxsize=64)
+    def has_ledger(folder: str) -> bool:
+        return how.recursive and has_any(root / f"{folder}{LEDGER_FOLDER}")
+
+    odd: list[Unusable] = []
+
+    def named() -> Iterator[Item]:
+        for item in listing(root):
+            if item.key.startswith("/") or "//" in item.key:  # no file could have that name
+                odd.append(Unusable(root / item.key, "unsupported", "its key has two slashes in a row; rename it"))
+            else:
+                yield item
+
+    try:
+        for level in levels(named(), passes):
+            yield from _objects_of(level, root, relative, how)
+    except OSError as error:
+        yield Unusable(root, "unreadable", f"the objects cannot be listed: {error.strerror}; run again")
+    yield from odd
+
+
+def _objects_of(level: Level, root: Remote, relative: str, how: Scan) -> Iterator[Found]:
+    """The photos of one folder of a store."""
+    photos: dict[str, Item] = {}
+    inside_out = f"{root}/{level.path}".startswith(f"{how.out}/")
+    for item in level.items:
+        path = root / item.key
+        reason = _why_ignored(path, "F")
+        if not reason and inside_out and how.is_output(path):
+            reason = "an output of this program"
+        if reason:
+            yield Ignored(path, reason)
+        else:
+            photos[path.name] = item
+    folder = os.path.join(relative, level.path)
+    for name, output in assign(photos, how.suffix, how.format, level.folders).items():
+        item = photos[name]
+        also = [folder + form for form in forms(name, how.suffix, how.format)]
+        yield _object(root / item.key, item, folder + output, also)
+
+
+def _object(path: Remote, item: Item, output: str, also: Sequence[str]) -> Source | Unusable:
+    if item.size > _MOST_BYTES:
+        return Unusable(path, "too-large", f"the object has {item.size:,} bytes, and at most {_MOST_BYTES:,} are read")
+    return Source(path, path.url, output, item.size, item.stamp, tuple(also))
+
+
+def identity(path: Place) -> str:
+    """A file by the real path of its folder."""
+    return path.url if isinstance(path, Remote) else os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def _source(path: Place, real: str, output: str, also: Sequence[str]) -> Source | Unusable:
+    if isinstance(path, Remote):
+        try:
+            found = find(path)
+        except OSError as error:
+            return Unusable(path, "unreadable", f"the object cannot be looked for: {error.strerror}; run again")
+        return _object(path, found, output, also) if found else Unusable(path, "vanished", "there is no such object")
+    try:
+        status = path.stat()
+    except OSError as error:
+        what = "a link that leads nowhere" if path.is_symlink() else f"it cannot be reached ({error.strerror})"
+        return Unusable(path, "vanished", what)
+    if not stat.S_ISREG(status.st_mode):
+        return Unusable(path, "not-an-image", "not a file")
+    return Source(path, real, output, status.st_size, status.st_mtime_ns, tuple(also))

@@ -1,0 +1,323 @@
+"""Watching: an endless iterator over the photos of some folders, each given out once it has come to rest.
+
+The truth is always in the folders themselves. What the system tells of changes only says which of them to look at
+next, and all are looked at every minute all the same: a notice that is lost, late or false costs time, never a photo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from h2a_batch.errors import PhotoError
+from h2a_batch.events import Event
+from h2a_batch.places import real_path
+from h2a_batch.sources.notices import Notices, why
+from h2a_batch.sources.settle import Settling
+from h2a_batch.sources.source import LEADS_OUT, Folder, Found, Scan, Source, Unusable, Walk, roots
+
+_PAUSE = 0.25  # seconds to wait where there is nothing to do
+_LAP, _LAP_SHARE = 60.0, 50  # all folders are looked at so often, or in so small a part of the time
+_POLL, _POLL_SHARE = 2.0, 10  # the same where the system tells nothing
+_LOOK_SHARE = 3  # how much longer than a look took a folder is then left in peace
+_LONGEST_DELAY = 30.0  # seconds between two tries to write to a full disk
+_CHECK = 1.0  # seconds between two looks whether the inputs are there
+_PASSING = frozenset({"vanished", "changed"})  # no failures here: the photo will be met again, or is gone
+_INCOMPLETE = frozenset({"empty", "not-an-image", "truncated", "corrupt", "unreadable"})  # may be half a copy
+
+
+@dataclass
+class _Place:
+    """A folder that is looked at, when it may be looked at again, and the look around that it is the turn of."""
+
+    folder: Folder
+    inode: int = 0
+    rest_until: float = 0.0
+    lap: _Lap | None = None
+
+
+@dataclass
+class _Lap:
+    """A walk over all folders, a folder at a time: those still to come, those met, and the seconds it took."""
+
+    waiting: list[Folder]
+    met: dict[str, _Place]
+    seconds: float = 0.0
+
+
+class Watcher:
+    """The photos of some folders, as they come.
+
+    Args:
+        inputs: as `check_inputs` gives them, folders alone.
+        how: as for `scan`, with ``watching`` set.
+        settling: holds photos back until they are complete.
+        is_known: tells whether a photo is done, just as it lies there.
+        poll: look around every two seconds instead of waiting for notices.
+        max_idle: end after so many seconds without anything to do.
+        tell: called with each change of state.
+        stop: when set, no more is given out.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Path],
+        how: Scan,
+        settling: Settling,
+        is_known: Callable[[Source], bool],
+        poll: bool,
+        max_idle: float | None,
+        tell: Callable[[Event], None],
+        stop: threading.Event,
+    ) -> None:
+        self._inputs, self._how = inputs, how
+        self._locate()
+        self._settling, self._is_known, self._tell, self._stop = settling, is_known, tell, stop
+        self._polling, self._max_idle = poll, max_idle
+        self._notices = Notices(self._passes_over)
+        self._devices = {root.path: os.stat(root.path).st_dev for root in self._roots}
+        self._there = {root.path: self._presence(root) for root in self._roots}
+        self._places: dict[str, _Place] = {}
+        self._marked: dict[str, None] = {}  # a set that keeps its order
+        self._lap: _Lap | None = None
+        self._next_lap = self._next_check = 0.0
+        self._first = True  # until everything has been met once
+        self._turn = False  # looks around go on beside what changes
+        self._busy = time.monotonic()
+
+    def start(self) -> None:
+        """Have the system tell of changes from now on; what is there already is met by the first look around."""
+        self._watch()
+        self._busy = time.monotonic()
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._notices.stop()
+
+    def found(self) -> Iterator[Found | None]:
+        """Photos that are complete and not done, and None wherever there is nothing for now.
+
+        The first look around also gives what is done and what is ignored, for a run to count. Each `Source` is
+        to be answered by `finished`, `left` or `takes_back`.
+        """
+        while not self._stop.is_set() and not self._is_idle():
+            self._check_inputs()
+            gave, place = False, self._next_place()
+            for item in chain(self._look_at(place) if place else (), self._settling.ready()):
+                gave = True
+                yield item
+            if not gave:
+                if not place:
+                    self._notices.wait(_PAUSE)
+                yield None
+
+    @property
+    def gave(self) -> bool:
+        """Whether photos were given out that are not answered yet."""
+        return self._settling.gave
+
+    def finished(self, source: Source) -> None:
+        """A photo is done with: converted, or found to be done."""
+        if self._settling.close(source):
+            self._mark(os.path.dirname(source.real))
+
+    def left(self, source: Source) -> None:
+        """A photo cannot be converted as it is: it is left alone until it changes."""
+        self._settling.leave(source.real)
+
+    def takes_back(self, source: Source, error: Exception) -> bool:
+        """Whether a photo that could not be read may just not be complete yet; then it will be given out again."""
+        kind = error.kind if isinstance(error, PhotoError) else ""
+        if kind in _PASSING:
+            self.finished(source)
+            self._mark(os.path.dirname(source.real))
+            return True
+        return kind in _INCOMPLETE and self._settling.again(source)
+
+    def start_over(self) -> None:
+        """Look at everything again: what was given out is not done."""
+        self._settling.forget()
+        self._lap, self._next_lap = None, 0.0
+
+    def _next_place(self) -> _Place | None:
+        """The folder to look at next: one that changed, else the next one of a look around."""
+        self._take_notices()
+        now, self._turn = time.monotonic(), not self._turn
+        if not self._first and not (self._lap and self._turn):
+            for real in list(self._marked):
+                place = self._places.get(real)
+                if place is None or place.rest_until <= now:
+                    del self._marked[real]
+                    if place:
+                        return place
+        if self._lap is None and now >= self._next_lap:
+            there = [root for root in self._roots if self._there[root.path]]
+            self._lap = _Lap(there[::-1], {})
+        if self._lap is None:
+            return None
+        if not self._lap.waiting:
+            self._end_lap(self._lap)
+            return None
+        folder = self._lap.waiting.pop()
+        place = self._places.setdefault(folder.real, _Place(folder))
+        self._lap.met[folder.real] = place
+        place.lap = self._lap
+        return place
+
+    def _look_at(self, place: _Place) -> Iterator[Found]:
+        """The photos of a folder that are to be told of now; its sub-folders are to be looked at where they are new."""
+        below: list[Folder] = []
+        clock, seconds, before = time.monotonic(), 0.0, place.inode
+        lap, place.lap = place.lap, None
+        with contextlib.suppress(OSError):
+            place.inode = os.stat(place.folder.path).st_ino
+        for item in self._walk.look(place.folder, below):
+            if told := self._sift(item):
+                seconds += time.monotonic() - clock
+                yield told
+                clock = time.monotonic()
+        seconds += time.monotonic() - clock
+        place.rest_until = time.monotonic() + _LOOK_SHARE * seconds
+        if lap:
+            lap.seconds += seconds
+            lap.waiting += reversed(below)
+            return
+        for folder in below:
+            if folder.real not in self._places or place.inode != before:
+                new = self._places[folder.real] = _Place(folder)
+                if self._lap:
+                    self._lap.met[folder.real] = new
+                self._marked[folder.real] = None
+
+    def _sift(self, item: Found) -> Found | None:
+        """What a run is to hear of at once; photos that are new go into `settling`."""
+        if isinstance(item, Source):
+            if not self._is_known(item):
+                self._settling.see(item)
+                return None
+            return self._settling.give(item) if self._first else None
+        path = str(item.path)
+        if isinstance(item, Unusable):
+            if not os.path.lexists(path) or self._settling.is_left(path):
+                return None
+            self._settling.leave(path)
+            return item
+        if item.reason == LEADS_OUT and not self._settling.is_left(path):
+            self._settling.leave(path)
+            self._tell(Event("ignored", item.path, message=f"{item.reason} is not followed"))
+        return item if self._first else None
+
+    def _end_lap(self, lap: _Lap) -> None:
+        self._places, self._lap, self._first = lap.met, None, False
+        self._settling.forget_gone()
+        least, share = (_POLL, _POLL_SHARE) if self._polling else (_LAP, _LAP_SHARE)
+        self._next_lap = time.monotonic() + max(least, share * lap.seconds)
+
+    def _take_notices(self) -> None:
+        if self._polling:
+            return
+        try:
+            for path in self._notices.take():
+                if path in self._places:  # a folder that was there before may be a new one of that name
+                    self._marked[path] = None
+                self._mark(os.path.dirname(path) if path in self._places else path)
+        except OSError as error:
+            self._poll(error)
+
+    def _mark(self, real: str) -> None:
+        """Look at a folder soon; or at the nearest one above it that is known, where it will be met."""
+        while real not in self._places:
+            parent = os.path.dirname(real)
+            if parent == real:
+                return
+            real = parent
+        self._marked[real] = None
+
+    def _check_inputs(self) -> None:
+        """Tell of inputs that went away or came back; those that are another folder now are watched anew."""
+        now = time.monotonic()
+        if now < self._next_check:
+            return
+        self._next_check = now + _CHECK
+        changed = False
+        for root in self._roots:
+            before, after = self._there[root.path], self._presence(root)
+            self._there[root.path] = after
+            if before and not after:
+                self._tell(Event("gone", Path(root.path), message="it is not there any more; waiting for it"))
+            elif after and after != before:
+                changed = True
+                self._devices[root.path] = after[0]
+                what = "another folder is there now" if before else "it is back"
+                self._tell(Event("back", Path(root.path), message=f"{what}; going on"))
+        lost = not self._polling and any(self._there.values()) and not self._notices.alive
+        if changed or lost:
+            self._locate()
+            self._watch()
+            self._lap, self._next_lap = None, 0.0
+
+    def _locate(self) -> None:
+        """Find out where the inputs really are: one may be a link."""
+        self._roots = list(roots(self._inputs, len(self._inputs) > 1))
+        self._walk = Walk(self._how, [root.real for root in self._roots])
+        quiet = {real_path(self._how.out), *self._how.avoid}
+        self._silent = [place + os.sep for place in quiet if place not in self._walk.roots]
+
+    def _presence(self, root: Folder) -> tuple[int, int] | None:
+        """Which folder an input is; None where there is none, or the empty place of a volume that was unmounted."""
+        try:
+            status = os.stat(root.path)
+            with os.scandir(root.path) as entries:
+                if status.st_dev != self._devices[root.path] and next(entries, None) is None:
+                    return None
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _watch(self) -> None:
+        if self._polling:
+            return
+        try:
+            there = [root.real for root in self._roots if self._there[root.path]]
+            self._notices.watch(there, self._how.recursive)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):  # just gone: the next check will tell
+                self._notices.stop()
+            else:
+                self._poll(error)
+
+    def _poll(self, error: OSError) -> None:
+        self._notices.stop()
+        self._polling, self._next_lap = True, 0.0
+        message = f"{why(error)}; meanwhile all folders are looked at every {_POLL:.0f} seconds"
+        self._tell(Event("polling", Path(self._roots[0].path), message=message))
+
+    def _passes_over(self, real: str) -> bool:
+        """Whether a change is of no interest: what is waited for already, outputs, archives, hidden files."""
+        if real in self._settling or any((real + os.sep).startswith(place) for place in self._silent):
+            return True
+        root = next((root for root in self._walk.roots if real.startswith(root + os.sep)), None)
+        return root is not None and any(part.startswith(".") for part in real[len(root) + 1 :].split(os.sep))
+
+    def _is_idle(self) -> bool:
+        now = time.monotonic()
+        if self._first or self._marked or self._settling.busy:
+            self._busy = now
+        return self._max_idle is not None and now - self._busy >= self._max_idle
+
+
+def wait_until(succeeds: Callable[[], bool], stop: threading.Event) -> bool:
+    """Try until it succeeds, after longer and longer pauses; False when the run is to end before that."""
+    delay = 1.0
+    while not stop.wait(delay):
+        if succeeds():
+            return True
+        delay = min(2 * delay, _LONGEST_DELAY)
+    return False
