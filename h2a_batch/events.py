@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
-from h2a_batch.places import Place
+from h2a_batch.places import Address
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class FileResult:
         faces: how many faces were found and converted; 0 where the photo was converted as a whole.
     """
 
-    path: Place
+    path: Address
     state: str
-    output: Place | None = None
+    output: Address | None = None
     kind: str = ""
     message: str = ""
     seconds: float = 0.0
     trace: str = ""
-    outputs: tuple[Place, ...] = ()
+    outputs: tuple[Address, ...] = ()
     faces: int = 0
 
 
@@ -86,8 +86,8 @@ class Event:
     """
 
     kind: str
-    path: Place
-    target: Place | None = None
+    path: Address
+    target: Address | None = None
     message: str = ""
 
 

@@ -38,7 +38,7 @@ from h2a_batch.faces import Detector, Search, search_of  # noqa: E402
 from h2a_batch.inference import Generator  # noqa: E402
 from h2a_batch.options import Options  # noqa: E402
 from h2a_batch.photos import FORMATS, encode, encode_png  # noqa: E402
-from h2a_batch.places import write_output  # noqa: E402
+from h2a_batch.places import at  # noqa: E402
 
 REPEATS, SLOW_REPEATS = 12, 6
 MIN_FACE = 100  # pixels
@@ -85,7 +85,7 @@ def measure(model: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
         answer = generator.run(tensor)
         image = Image.fromarray(generator.card.output.to_images(answer)[0])
         data = encode(image, "png", 92)
-        written = cost(lambda: write_output(Path(place, "out.png"), data))
+        written = cost(lambda: at(Path(place, "out.png")).write(data))
     paint = cost(lambda: generator.run(tensor))
     turned = cost(lambda: generator.card.input.to_tensor([pixels]))
     turned += cost(lambda: generator.card.output.to_images(answer))

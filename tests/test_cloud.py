@@ -23,8 +23,7 @@ from h2a_batch.errors import PhotoError, UsageError
 from h2a_batch.ledger import mirror
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import Output
-from h2a_batch.places.files import write_output
-from h2a_batch.places.store import Place, Remote, place
+from h2a_batch.places import Address, Remote, address, at
 from h2a_batch.sources.source import Source
 
 pytestmark = [pytest.mark.slow, needs_store]
@@ -176,17 +175,17 @@ def test_killed_and_resumed_here_or_on_another_machine(
 def test_what_a_dead_run_left_is_told_from_what_is_of_others(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = place(bucket.url("out"))
+    out = address(bucket.url("out"))
     assert isinstance(out, Remote)
     with Ledger(out, "{}") as ledger:  # two faces of a photo, whose own name is kept for it
         task = ledger.start(_source(out, "p"), "p.png")
         for name in ("p-1.png", "p-2.png"):
             ledger.reserve(task, name)
-            write_output(out / name, b"first")
+            at(out / name).write(b"first")
         ledger.done(task, "0", [Output("p-1.png", 5), Output("p-2.png", 5)], 0.1)
     dead = Ledger(out, '{"faces": "off"}')
     for name in ("p.png", "p-1.png", "q.png"):
-        write_output(out / name, b"and again")
+        at(out / name).write(b"and again")
     dead._release()  # as if killed: nothing that it knew was copied to OUT
     bucket.put("out/p-2.png", b"edited since")
     bucket.put("out/r.png", b"somebody's")
@@ -202,10 +201,10 @@ def test_what_a_dead_run_left_is_told_from_what_is_of_others(
         assert ledger.size("q.png") is None and ledger.size("r.png") == 10
     dead._mirror.end(lost=True)  # type: ignore[union-attr]
     with pytest.raises(PhotoError, match="not UTF-8"):
-        write_output(out / os.fsdecode(b"latin-\xe9.png"), b"")
+        at(out / os.fsdecode(b"latin-\xe9.png")).write(b"")
 
 
-def _source(out: Place, name: str) -> Source:
+def _source(out: Address, name: str) -> Source:
     return Source(out / f"{name}.jpg", f"s3://elsewhere/{name}.jpg", f"{name}.png", 1, 1)
 
 

@@ -16,7 +16,7 @@ from h2a_batch import Event, Options, convert_folder
 from h2a_batch.ledger.claims import claim
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import Output
-from h2a_batch.places.files import sha256_of, temporary_path
+from h2a_batch.places import sha256_of, temporary_path
 from h2a_batch.run.disposal import Disposal
 from h2a_batch.sources.source import Source
 

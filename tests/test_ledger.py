@@ -15,7 +15,7 @@ from h2a_batch.ledger.claims import claim, is_current
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import Output, Task
 from h2a_batch.ledger.table import write_table
-from h2a_batch.places.files import sha256_of, temporary_path
+from h2a_batch.places import sha256_of, temporary_path
 from h2a_batch.sources.source import LEDGER_FOLDER, Source
 
 
@@ -263,12 +263,12 @@ def test_looking_changes_nothing(out: Path, photo: Path) -> None:
 def test_no_photo_costs_a_look_at_all_others(out: Path, photo: Path) -> None:
     with _open(out) as ledger:
         statements: list[str] = []
-        ledger._db.set_trace_callback(statements.append)
+        ledger._db._db.set_trace_callback(statements.append)
         _make(ledger, _source(photo))
         assert is_current(ledger, _source(photo))
         ledger.rename(os.path.realpath(photo), "/elsewhere")
         ledger.rename_outputs(os.path.realpath(photo), "/elsewhere")
-        ledger._db.set_trace_callback(None)
+        ledger._db._db.set_trace_callback(None)
         asked = [line for line in statements if line.split()[0] in ("SELECT", "UPDATE", "DELETE")]
-        plans = [row[3] for line in asked for row in ledger._db.execute(f"EXPLAIN QUERY PLAN {line}")]
+        plans = [row[3] for line in asked for row in ledger._db._db.execute(f"EXPLAIN QUERY PLAN {line}")]
         assert len(asked) > 5 and plans and not [plan for plan in plans if plan.startswith("SCAN")]

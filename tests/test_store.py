@@ -17,7 +17,7 @@ from h2a_batch.command.sheet import main as sheet
 from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.ledger import mirror
 from h2a_batch.ledger.ledger import Ledger
-from h2a_batch.places.store import Item, Level, Remote, find, get, levels, listing, place, put
+from h2a_batch.places import Item, Level, Remote, address, find, get, levels, listing, put
 from h2a_batch.sources.source import Ignored, Scan, scan
 
 NAMES = some.lists(some.text("ab.-(1 \u00e9", min_size=1, max_size=3), min_size=1, max_size=4).map("/".join)
@@ -59,14 +59,18 @@ def test_an_object_that_changes_twice_in_a_second_is_told_apart() -> None:
 
 def test_places(tmp_path: Path) -> None:
     pytest.importorskip("s3fs")
-    assert place(str(tmp_path)) == tmp_path and place("a:b") == Path("a:b") and place(f"file://{tmp_path}") == tmp_path
-    found = place("S3://bucket/a folder/", "http://127.0.0.1:1/")
+    assert (
+        address(str(tmp_path)) == tmp_path
+        and address("a:b") == Path("a:b")
+        and address(f"file://{tmp_path}") == tmp_path
+    )
+    found = address("S3://bucket/a folder/", "http://127.0.0.1:1/")
     assert found == Remote("s3://bucket/a folder", "http://127.0.0.1:1") == pickle.loads(pickle.dumps(found))
     assert str(found / "b.jpg") == "s3://bucket/a folder/b.jpg" and (found / "b.jpg").parent == found
-    assert place("s3a://bucket/a") == place("s3://bucket/a"), "an object has one name"
+    assert address("s3a://bucket/a") == address("s3://bucket/a"), "an object has one name"
     for wrong in ("s3://", "s3:///key"):
         with pytest.raises(UsageError, match="names no bucket"):
-            place(wrong)
+            address(wrong)
 
 
 @pytest.fixture
@@ -74,7 +78,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Remote:
     """A store in this process."""
     pytest.importorskip("fsspec")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    found = place(f"memory://{uuid.uuid4().hex}")
+    found = address(f"memory://{uuid.uuid4().hex}")
     assert isinstance(found, Remote)
     return found
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from h2a_batch.events import Event, FileResult, Summary
 from h2a_batch.gallery import printable, undrawn
-from h2a_batch.places import Place
+from h2a_batch.places import Address
 
 
 def shown(path: object) -> str:
@@ -208,7 +208,7 @@ def _files(result: FileResult) -> str:
     return f"{shown(result.output)}{more}"
 
 
-def _text(path: Place | None) -> str | None:
+def _text(path: Address | None) -> str | None:
     return None if path is None else str(path)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from h2a_batch.errors import PhotoError, StorageError
+from h2a_batch.errors import PhotoError
 from h2a_batch.faces import Search
 from h2a_batch.photos import (
     AGAIN,
@@ -36,7 +36,6 @@ from h2a_batch.photos import (
     step_back,
     to_srgb,
 )
-from h2a_batch.places import Remote, get
 
 Stamp = tuple[int, int]  # bytes, and the time of the last change in nanoseconds
 
@@ -82,26 +81,6 @@ class Photo:
     def alpha(self) -> Image.Image | None:
         """That of a photo that is one part."""
         return self.parts[0].alpha
-
-
-def fetch(path: Remote) -> bytes:
-    """The bytes of an object, for `decode`.
-
-    Raises:
-        PhotoError: it cannot be read.
-        StorageError: the store cannot be reached any more.
-    """
-    try:
-        return get(path)
-    except ConnectionError as error:
-        what = f"{path}: the store cannot be reached ({error.strerror})"
-        raise StorageError(what, "run again when it is back: it goes on from here") from error
-    except FileNotFoundError as error:
-        raise PhotoError("vanished", "the object is no longer there", "run again when it is back") from error
-    except OSError as error:
-        raise PhotoError(
-            "unreadable", f"the object cannot be read: {error.strerror}", "check its permissions"
-        ) from error
 
 
 def decode(

@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2a_batch.convert.finish import finish
-from h2a_batch.convert.parts import Photo, decode, fetch
+from h2a_batch.convert.parts import Photo, decode
 from h2a_batch.errors import H2AError, ModelError, PhotoError, StorageError
 from h2a_batch.faces import Detectors, Face, check_detector, search_of
 from h2a_batch.inference import Generator, resolve_device
 from h2a_batch.ledger import Output, Task
 from h2a_batch.options import Options, Workers
 from h2a_batch.photos import FORMATS, Frame, encode
-from h2a_batch.places import Remote, write_output
+from h2a_batch.places import at
 
 NameFaces = Callable[[Task, int], Sequence[str]]
 _HANDFUL = 8  # photos for which one generator will do: it takes as long to load another
@@ -61,7 +61,7 @@ class _Job:
     task: Task
     started: float = field(default_factory=time.perf_counter)
     ended: float = 0.0
-    data: Path | bytes = b""  # the file, or what was fetched
+    data: Path | bytes | None = None  # what was fetched from afar
     photo: Photo | None = None
     painted: list[NDArray[np.uint8]] = field(default_factory=list)
     outputs: tuple[Output, ...] = ()
@@ -194,15 +194,13 @@ class _Stages:
 
     def take(self, job: _Job) -> None:
         """Send a photo on its way."""
-        far = isinstance(job.task.source.path, Remote), isinstance(job.task.out, Remote)
+        far = at(job.task.source.path).far, at(job.task.out).far
         if far[0] and not self._fetchers:
             self._fetchers = _CALLERS
             self._start("fetch", _CALLERS, lambda number: self._each(self.named, self._fetch, self.arrivals))
         if far[1] and not self._callers:
             self._callers = max(1, _CALLERS // 2 - self._encoders)
             self._start("encode", self._callers, lambda number: self._each(self.painted, self._encode, self.departures))
-        if isinstance(job.task.source.path, Path):
-            job.data = job.task.source.path
         (self.named if far[0] else self.arrivals).put(job)
 
     @property
@@ -250,11 +248,10 @@ class _Stages:
             (self.departures if job.error else target).put(job)
 
     def _fetch(self, job: _Job) -> None:
-        assert isinstance(job.task.source.path, Remote)
         self._memory.take(job.task.source.size)
         job.started = time.perf_counter()
         try:
-            job.data = fetch(job.task.source.path)
+            job.data = at(job.task.source.path).fetch()
         except BaseException:
             self._memory.give(job.task.source.size)
             raise
@@ -273,15 +270,16 @@ class _Stages:
         search = search_of(options, find, card.face)
 
         def decode_one(job: _Job) -> None:
-            if isinstance(job.data, Path):
+            source, fetched = job.task.source, job.data
+            if fetched is None:
                 job.started = time.perf_counter()
-            source = job.task.source
             met = (source.size, source.mtime_ns) if options.watch else None  # it came to rest just so
             try:
-                job.photo = decode(job.data, size, fit, options.size, options.keep_metadata, search, met)
+                data = at(source.path).fetch() if fetched is None else fetched
+                job.photo = decode(data, size, fit, options.size, options.keep_metadata, search, met)
             finally:
-                if isinstance(job.data, bytes):
-                    job.data = b""
+                if fetched is not None:
+                    job.data = None
                     self._memory.give(source.size)
 
         self._each(self.arrivals, decode_one, self.decoded)
@@ -339,7 +337,7 @@ class _Stages:
         names = self.name_faces(job.task, len(files)) if portraits else [job.task.name]
         out = job.task.out
         for name, data in zip(names, files, strict=True):
-            write_output(out / name, data)
+            at(out / name).write(data)
         job.outputs = tuple(Output(name, len(data)) for name, data in zip(names, files, strict=True))
 
 

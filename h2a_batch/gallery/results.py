@@ -21,7 +21,7 @@ from h2a_batch.errors import UsageError
 from h2a_batch.inference import name_of_shipped
 from h2a_batch.ledger import DONE, FAILED, NOBODY, PENDING, Ledger, Row
 from h2a_batch.photos import Frame
-from h2a_batch.places import Place, sha256_of
+from h2a_batch.places import Address, at, sha256_of
 from h2a_batch.sources import LEDGER_FOLDER, Ignored, Scan, Source, Unusable, check_inputs, scan
 
 _NEAR = 0.25  # of a square's side: two squares whose middles are no farther apart hold the same face
@@ -167,14 +167,15 @@ def summarise(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = Tr
         return [_facts(tally, ledger) for ledger, tally in zip(ledgers, tallies, strict=True)]
 
 
-def look(found: Source | Unusable, inputs: Sequence[Place], ledger: Ledger) -> tuple[list[Item], Row | None]:
+def look(found: Source | Unusable, inputs: Sequence[Address], ledger: Ledger) -> tuple[list[Item], Row | None]:
     """What a ledger knows of a photo, and what of that still holds: an item, or one for each face with an output."""
-    assert isinstance(found.path, Path)  # of photos in object stores there are no sheets
-    name = _name(found.path, inputs)
+    path = at(found.path).path
+    assert path  # of photos in object stores there are no sheets
+    name = _name(path, inputs)
     if isinstance(found, Unusable):
-        return [Item(found.path, name, None, FAILED, found.message)], None
+        return [Item(path, name, None, FAILED, found.message)], None
     row = _row(ledger, found)
-    item = Item(found.path, name, None, PENDING, source_size=found.size)
+    item = Item(path, name, None, PENDING, source_size=found.size)
     if row is None or row.size != found.size:
         return [item], row
     if row.mtime_ns != found.mtime_ns and row.sha256 and _content(found) != row.sha256:
@@ -288,11 +289,12 @@ def _outputs(ledger: Ledger, row: Row, item: Item) -> list[Item]:
     ]
 
 
-def _made(item: Item, row: Row, output: Place, size: int, faces: int) -> Item:
+def _made(item: Item, row: Row, output: Address, size: int, faces: int) -> Item:
     """An item with its output, where that is still there."""
-    if not isinstance(output, Path) or not output.is_file():
+    path = at(output).path
+    if path is None or not path.is_file():
         return item
-    return replace(item, output=output, state=DONE, seconds=row.seconds or 0.0, output_size=size, faces=faces)
+    return replace(item, output=path, state=DONE, seconds=row.seconds or 0.0, output_size=size, faces=faces)
 
 
 def _rows(columns: Sequence[Sequence[Item]]) -> list[Items]:
@@ -335,8 +337,7 @@ def _row(ledger: Ledger, source: Source) -> Row | None:
     row = ledger.row(source.real)
     if row is not None or not ledger.read_only:  # a run has brought its own ledger up to date
         return row
-    ledger.execute("CREATE INDEX IF NOT EXISTS sizes ON files (size)")  # in the copy
-    gone = [row for row in ledger.rows(source.size) if row.sha256 and not os.path.lexists(row.source)]
+    gone = [row for row in ledger.rows_of_size(source.size) if row.sha256 and not os.path.lexists(row.source)]
     if not gone:
         return None
     sha256 = _content(source)
@@ -353,9 +354,9 @@ def _content(source: Source) -> str | None:
         return None
 
 
-def _name(path: Path, inputs: Sequence[Place]) -> str:
+def _name(path: Path, inputs: Sequence[Address]) -> str:
     """A photo's path below its input; of several inputs, with the input's own name."""
-    for root in (root for root in inputs if isinstance(root, Path)):
+    for root in (root for root in (at(address).path for address in inputs) if root):
         if root == path:
             return path.name
         if path.is_relative_to(root):

@@ -20,9 +20,7 @@ def claim_sheet(ledger: Ledger, sheet: Path, overwrite: bool) -> None:
     """
     _check_place(sheet, [ledger], overwrite or sheet in ledger.sheets())
     name = os.path.relpath(os.path.join(os.path.realpath(sheet.parent), sheet.name), ledger.real_out)
-    ledger.execute("INSERT OR IGNORE INTO sheets VALUES (CAST(? AS TEXT))", str(sheet))
-    if not name.startswith(os.pardir):
-        ledger.execute("INSERT OR IGNORE INTO outputs (name, source) VALUES (CAST(? AS TEXT), '')", name)
+    ledger.add_sheet(sheet, None if name.startswith(os.pardir) else name)
 
 
 def check_page(page: Path, ledgers: Sequence[Ledger], inputs: Sequence[Path], overwrite: bool) -> None:

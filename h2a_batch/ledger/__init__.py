@@ -2,7 +2,9 @@
 
 from h2a_batch.ledger.claims import claim, claim_faces, in_the_way, is_below, is_current, is_known
 from h2a_batch.ledger.database import storage
-from h2a_batch.ledger.ledger import Ledger, ledger_folder
+from h2a_batch.ledger.disposals import Entry
+from h2a_batch.ledger.holding import ledger_folder
+from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import DELETED, DONE, FAILED, NOBODY, PENDING, Output, Row, Task
 from h2a_batch.ledger.table import write_table
 
@@ -12,6 +14,7 @@ __all__ = [
     "FAILED",
     "NOBODY",
     "PENDING",
+    "Entry",
     "Ledger",
     "Output",
     "Row",

@@ -7,17 +7,15 @@ other two never: the next of `names.variants` is taken instead. A face does so a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import KEPT, NOBODY, Made, Output, Row, Task
 from h2a_batch.photos import is_complete
-from h2a_batch.places import Place, Remote, find, sha256_of
-from h2a_batch.sources import Source, identity, numbered, variants
+from h2a_batch.places import Address, at, sha256_of
+from h2a_batch.sources import Source, numbered, variants
 
 _NUMBER = re.compile(r"~\d+$")
 
@@ -33,7 +31,7 @@ def is_current(ledger: Ledger, source: Source) -> bool:
         return True
     if _content(source) != row.sha256:
         return False
-    ledger.execute("UPDATE files SET mtime_ns = ? WHERE source = CAST(? AS TEXT)", source.mtime_ns, source.real)
+    ledger.touch(source)
     return True
 
 
@@ -60,7 +58,7 @@ def claim(ledger: Ledger, source: Source, overwrite: bool, originals: Sequence[s
     return None
 
 
-def in_the_way(ledger: Ledger, source: Source) -> Place:
+def in_the_way(ledger: Ledger, source: Source) -> Address:
     """The file of other origin, or the edited one, for which `claim` gave no task."""
     names = [output.name for output in _portraits(ledger, source.real)]
     names.append(next(_names(ledger, source)))
@@ -119,7 +117,7 @@ def _is_foreign(ledger: Ledger, name: str) -> bool:
 
 def _is_free(ledger: Ledger, source: Source, name: str, overwrite: bool, originals: Sequence[str]) -> bool:
     path = ledger.out / name
-    usable = not _is_foreign(ledger, name) or (overwrite and not (isinstance(path, Path) and path.is_dir()))
+    usable = not _is_foreign(ledger, name) or (overwrite and at(path).can_be_replaced())
     return usable and not _is_anothers(ledger, source, name, originals)
 
 
@@ -149,7 +147,7 @@ def _has_natural_name(source: Source, row: Row) -> bool:
 def _moved_here(ledger: Ledger, source: Source) -> Row | None:
     """The record of a source that lay elsewhere and was moved here with its content; it is brought up to date."""
     made = ledger.made(source.output)
-    if made is None or not made.source or made.sha256 is None or _is_still_there(made.source, source.path):
+    if made is None or not made.source or made.sha256 is None or at(source.path).has(made.source):
         return None
     row = ledger.row(made.source)
     if row is None or row.size != source.size or _content(source) != made.sha256:
@@ -160,35 +158,20 @@ def _moved_here(ledger: Ledger, source: Source) -> Row | None:
     return ledger.row(source.real)
 
 
-def _is_edited(made: Made, path: Place, size: int) -> bool:
+def _is_edited(made: Made, path: Address, size: int) -> bool:
     """Whether somebody changed an output: not the recorded size, and yet whole. What is cut short is not edited."""
-    if isinstance(path, Remote):  # where nothing is ever cut short
-        return made.size not in (None, size)
-    if path.is_symlink() or not path.is_file():
+    place = at(path)
+    if not place.is_file():
         return True
-    return made.size is not None and made.size != size and is_complete(path)
+    return made.size is not None and made.size != size and (place.whole or is_complete(path))
 
 
-def _is_still_there(name: str, like: Place) -> bool:
-    """Whether a photo on record lies where it was; one in a store that this run does not read from is taken to."""
-    if name.startswith(os.sep):
-        return os.path.lexists(name)
-    try:
-        return not isinstance(like, Remote) or find(Remote(name, like.endpoint)) is not None
-    except OSError:
+def _may_be_original(ledger: Ledger, path: Address, source: Source, originals: Sequence[str]) -> bool:
+    if at(path).is_same(source.path):
         return True
-
-
-def _may_be_original(ledger: Ledger, path: Place, source: Source, originals: Sequence[str]) -> bool:
-    if isinstance(path, Remote):
-        return path.url == source.real or is_below(path, [root for root in originals if not _holds(root, ledger)])
-    with contextlib.suppress(OSError):  # one of them is gone
-        if isinstance(source.path, Path) and os.path.samefile(path, source.path):
-            return True
     # in an OUT that lies inside an input no photos are looked for
     inside = [root for root in originals if not _holds(root, ledger)]
-    real_folder = os.path.realpath(path.parent)
-    if not (real_folder + os.sep).startswith(ledger.real_out + os.sep):  # a link leads out of OUT
+    if not at(path).identity.startswith(ledger.real_out + os.sep):  # a link leads out of OUT
         inside = list(originals)
     return is_below(path, inside)
 
@@ -198,8 +181,8 @@ def _holds(folder: str, ledger: Ledger) -> bool:
     return ledger.real_out.startswith(folder + os.sep)
 
 
-def is_below(path: Place, folders: Sequence[str]) -> bool:
-    real = identity(path)
+def is_below(path: Address, folders: Sequence[str]) -> bool:
+    real = at(path).identity
     return any(real.startswith(folder + os.sep) for folder in folders)
 
 

@@ -1,4 +1,7 @@
-"""The database of a ledger: its tables, opened, copied for readers, and its errors told as this program's."""
+"""The database of a ledger: its tables, opened, copied for readers, its statements, and its errors as this program's.
+
+Only modules of this room speak SQL.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import re
 import shutil
 import sqlite3
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -53,7 +58,72 @@ CREATE TABLE IF NOT EXISTS faces (      -- those that were found in a photo and 
     output TEXT,                        -- name of its file, relative to OUT; NULL where it was put back into the photo
     PRIMARY KEY (source, number)
 ) WITHOUT ROWID""",
+    """
+CREATE TABLE IF NOT EXISTS disposals (  -- what is still to be done with photos in IN
+    source TEXT PRIMARY KEY,            -- real path of the photo
+    state TEXT NOT NULL,                -- done, failed: what it has to be in `files`
+    target TEXT NOT NULL,               -- where it is to go; empty where it is to be deleted
+    device INTEGER NOT NULL             -- number of the volume that it is on
+) WITHOUT ROWID""",
 )
+_BATCH_SECONDS = 0.5  # results that a kill may cost: they are made again
+
+
+class Database:
+    """The statements of a ledger; safe to share between threads.
+
+    Text of a statement may hold any file name: ``CAST(? AS TEXT)`` takes it as it is, UTF-8 or not.
+
+    Args:
+        db: as `connect` opens it.
+        folder: where it lies, for messages.
+        lock: held while a statement runs.
+    """
+
+    def __init__(self, db: sqlite3.Connection, folder: Path, lock: threading.RLock) -> None:
+        self._db, self._folder, self._lock = db, folder, lock
+        self._committed = time.monotonic()
+
+    def execute(self, query: str, *values: object) -> None:
+        """Run one statement."""
+        with self._lock, storage(self._folder):
+            self._db.execute(query, as_bytes(query, values))
+
+    def select(self, query: str, *values: object) -> list[tuple[object, ...]]:
+        """Return all rows that a query finds, at once."""
+        with self._lock, storage(self._folder):
+            return list(self._db.execute(query, as_bytes(query, values)))
+
+    def one(self, query: str, *values: object) -> tuple[object, ...] | None:
+        """Return the first row that a query finds."""
+        with self._lock, storage(self._folder):
+            found: tuple[object, ...] | None = self._db.execute(query, as_bytes(query, values)).fetchone()
+        return found
+
+    def each(self, query: str, *values: object) -> Iterator[tuple[object, ...]]:
+        """Yield the rows that a query finds, one by one: they may be many."""
+        with storage(self._folder):
+            yield from self._db.execute(query, as_bytes(query, values))
+
+    def commit(self) -> None:
+        """Make durable what was written."""
+        with self._lock, storage(self._folder):
+            self._db.commit()
+            self._committed = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last commit is a while ago."""
+        return time.monotonic() - self._committed > _BATCH_SECONDS
+
+    def rollback(self) -> None:
+        """Drop what is not durable."""
+        with self._lock:
+            self._db.rollback()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
 
 
 def as_bytes(query: str, values: tuple[object, ...]) -> tuple[object, ...]:

@@ -20,15 +20,15 @@ from types import TracebackType
 from typing import Any
 
 from h2a_batch.errors import LedgerError, StorageError
-from h2a_batch.ledger.database import VERSION, as_bytes, connect, storage
-from h2a_batch.ledger.mirror import Mirror, state_folder
+from h2a_batch.ledger.database import VERSION, Database, connect
+from h2a_batch.ledger.disposals import Disposals
+from h2a_batch.ledger.holding import holding_of, ledger_folder
 from h2a_batch.ledger.records import KEPT, NOBODY, FaceRow, Made, Output, Row, Task
 from h2a_batch.photos import Frame
-from h2a_batch.places import Place, Remote, hold, real_path, remove_temporaries, replacing
-from h2a_batch.sources import LEDGER_FOLDER, Source
+from h2a_batch.places import Address, at, hold, replacing
+from h2a_batch.sources import Source
 
 _PROBE_BYTES = 1 << 18  # to see whether a full disk has room again; more than most outputs need
-_BATCH_SECONDS = 0.5  # results that a kill may cost: they are made again
 
 
 _ROW, _MADE = ", ".join(Row.__dataclass_fields__), ", ".join(Made.__dataclass_fields__)
@@ -51,22 +51,22 @@ class Ledger:
         OSError: OUT cannot be made or written.
     """
 
-    def __init__(self, out: Place, settings: str, read_only: bool = False) -> None:
+    def __init__(self, out: Address, settings: str, read_only: bool = False) -> None:
         self.out = out
-        self.real_out = real_path(out)
+        self.real_out = at(out).real
         self.folder = ledger_folder(out)
         self.key = settings_key(settings)
         self.read_only = read_only
         self._lock = threading.RLock()
         self._guard = None if read_only else hold(self.folder, out)
-        self._committed = time.monotonic()
-        self._mirror = Mirror(out, self.folder, read_only) if isinstance(out, Remote) else None
+        self._holding = holding_of(out, self.folder, read_only)
         try:
-            self._db = connect(self._mirror.begin() if self._mirror else self.folder / "ledger.sqlite", read_only)
-            self.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", self.key, settings)
+            connection = connect(self._holding.begin(), read_only)
+            self._db = Database(connection, self.folder, self._lock)
+            self.disposals = Disposals(self._db)
+            self._db.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", self.key, settings)
             self.commit()
-            if self._mirror:
-                self._mirror.attach(self._db, self._lock)
+            self._holding.attach(connection, self._lock)
         except StorageError as error:  # before anything was made it is no half-done run
             self._abandon()
             raise LedgerError(error.message, error.advice) from error
@@ -81,29 +81,28 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with self._lock, contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(StorageError, LedgerError):
                 self._db.commit()
-            if self._mirror:
-                self._mirror.end(lost=isinstance(error, StorageError))
+            self._holding.end(lost=isinstance(error, StorageError))
         finally:
             self._db.close()
             self._release()
 
     def row(self, source: str) -> Row | None:
         """What is known of an input, by its real path."""
-        values: Any = self._one(f"SELECT {_ROW} FROM files WHERE source = CAST(? AS TEXT)", source)
+        values: Any = self._db.one(f"SELECT {_ROW} FROM files WHERE source = CAST(? AS TEXT)", source)
         return Row(*values) if values else None
 
     def made(self, name: str) -> Made | None:
         """What is known of a file in OUT, by its name relative to OUT."""
-        values: Any = self._one(f"SELECT {_MADE} FROM outputs WHERE name = CAST(? AS TEXT)", name)
+        values: Any = self._db.one(f"SELECT {_MADE} FROM outputs WHERE name = CAST(? AS TEXT)", name)
         return Made(*values) if values else None
 
     def start(self, source: Source, name: str) -> Task:
         """Write down that a source's output of this name is about to be made."""
         task = Task(source, self.out, name)
         self.reserve(task, name)
-        self.execute(
+        self._db.execute(
             "INSERT OR REPLACE INTO files (source, size, mtime_ns, settings, natural, output, state, updated)"
             " VALUES (CAST(? AS TEXT), ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), 'started', ?)",
             source.real,
@@ -123,7 +122,7 @@ class Ledger:
             " ON CONFLICT (name) DO UPDATE"
             " SET before = coalesce(size, before), size = NULL, sha256 = NULL, source = excluded.source"
         )
-        self.execute(query, name, task.source.real, None if self.size(name) is None else KEPT)
+        self._db.execute(query, name, task.source.real, None if self.size(name) is None else KEPT)
 
     def done(
         self, task: Task, sha256: str, outputs: Sequence[Output], seconds: float, faces: Sequence[Frame] = ()
@@ -133,18 +132,17 @@ class Ledger:
         self._close(source, "done", sha256, sum(output.size for output in outputs), None, seconds)
         for output in outputs:
             query = "UPDATE outputs SET sha256 = ?, size = ?, before = NULL WHERE name = CAST(? AS TEXT)"
-            self.execute(query, sha256, output.size, output.name)
+            self._db.execute(query, sha256, output.size, output.name)
         if portraits:  # the photo's own name is kept for it, whether an older output has it or nothing
             query = "UPDATE outputs SET sha256 = ?, size = coalesce(before, ?) WHERE name = CAST(? AS TEXT)"
-            self.execute(query, sha256, KEPT, task.name)
-        if self._mirror:
-            self._mirror.wrote([(output.name, output.size) for output in outputs])
+            self._db.execute(query, sha256, KEPT, task.name)
+        self._holding.wrote([(output.name, output.size) for output in outputs])
         self._tidy(source)
-        self.execute("DELETE FROM faces WHERE source = CAST(? AS TEXT)", source)
+        self._db.execute("DELETE FROM faces WHERE source = CAST(? AS TEXT)", source)
         for number, face in enumerate(faces, 1):
             name = outputs[number - 1].name if portraits else None
             query = "INSERT INTO faces VALUES (CAST(? AS TEXT), ?, ?, ?, ?, ?, CAST(? AS TEXT))"
-            self.execute(query, source, number, face.x, face.y, face.side, face.angle, name)
+            self._db.execute(query, source, number, face.x, face.y, face.side, face.angle, name)
 
     def nobody(self, task: Task, seconds: float) -> None:
         """Record that a photo was passed over because no face was found in it."""
@@ -157,7 +155,7 @@ class Ledger:
             "SELECT x, y, side, angle, output, outputs.size FROM faces LEFT JOIN outputs ON output = name"
             " WHERE faces.source = CAST(? AS TEXT) ORDER BY number"
         )
-        rows: Any = self.select(query, source)
+        rows: Any = self._db.select(query, source)
         return [FaceRow(Frame(*row[:4]), Output(row[4], row[5] or 0) if row[4] else None) for row in rows]
 
     def rename(self, source: str, new: str) -> None:
@@ -167,20 +165,20 @@ class Ledger:
             "UPDATE OR REPLACE files SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
             "UPDATE OR REPLACE faces SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
         ):
-            self.execute(query, new, source)
+            self._db.execute(query, new, source)
 
     def rename_outputs(self, source: str, new: str) -> None:
         """Have the outputs of a photo belong to another path."""
-        self.execute("UPDATE outputs SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)", new, source)
+        self._db.execute("UPDATE outputs SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)", new, source)
 
     def failed(self, task: Task, error: str, seconds: float) -> None:
         """Record why a task has no output, or kept its old one; the next run tries again."""
         self._close(task.source.real, "failed", None, None, error, seconds)
         self._tidy(task.source.real)
 
-    def unusable(self, path: Place, error: str) -> None:
+    def unusable(self, path: Address, error: str) -> None:
         """Record an input that cannot even be reached."""
-        self.execute(
+        self._db.execute(
             "INSERT OR REPLACE INTO files (source, size, mtime_ns, settings, natural, state, error, updated)"
             " VALUES (CAST(? AS TEXT), 0, 0, ?, '', 'failed', ?, ?)",
             str(path),
@@ -191,14 +189,9 @@ class Ledger:
 
     def size(self, name: str) -> int | None:
         """Bytes of what has a name in OUT, whatever it is; None where nothing has."""
-        if self._mirror:
-            return self._mirror.size(name)
-        try:
-            return os.lstat(f"{self.out}/{name}").st_size
-        except OSError:
-            return None
+        return self._holding.size(name)
 
-    def output_of(self, source: Source) -> Place | None:
+    def output_of(self, source: Source) -> Address | None:
         """A source's output, the first of several, where it has a complete one."""
         row = self.row(source.real)
         if row is None or row.output is None or row.state != "done":
@@ -206,18 +199,20 @@ class Ledger:
         names = [face.output.name for face in self.faces(source.real) if face.output] or [row.output]
         return self.out / names[0] if self.size(names[0]) is not None else None
 
-    def is_output(self, path: Place) -> bool:
+    def is_output(self, path: Address) -> bool:
         """Whether a path in OUT is the name of an output, made or about to be made; links count as what they name."""
-        if self._mirror or isinstance(path, Remote):
-            name = str(path)[len(self.real_out) + 1 :]
-            return self._is_made(name) or (self._mirror is not None and self._mirror.is_left_behind(name))
-        names = {os.path.relpath(path, str(self.out)), os.path.relpath(os.path.realpath(path), self.real_out)}
-        return any(self._is_made(name) for name in names)
+        names = at(path).names_below(self.out)
+        return any(self._is_made(name) or self._holding.is_left_behind(name) for name in names)
 
     def sheets(self) -> frozenset[Path]:
         """The contact sheets of this and of earlier runs."""
-        with self._lock, storage(self.folder):
-            return frozenset(Path(path) for (path,) in self._db.execute("SELECT path FROM sheets"))
+        return frozenset(Path(str(path)) for (path,) in self._db.select("SELECT path FROM sheets"))
+
+    def add_sheet(self, sheet: Path, name: str | None) -> None:
+        """Write down that a file is a contact sheet, and its name relative to OUT where it lies in OUT."""
+        self._db.execute("INSERT OR IGNORE INTO sheets VALUES (CAST(? AS TEXT))", str(sheet))
+        if name is not None:
+            self._db.execute("INSERT OR IGNORE INTO outputs (name, source) VALUES (CAST(? AS TEXT), '')", name)
 
     def commit(self, at_once: bool = True) -> bool:
         """Make what was recorded durable; unless ``at_once``, only when the last time is a while ago.
@@ -229,10 +224,9 @@ class Ledger:
             StorageError: the volume is full or gone.
         """
         with self._lock:
-            due = at_once or time.monotonic() - self._committed > _BATCH_SECONDS
+            due = at_once or self._db.is_due
             if due:
                 self.flush()
-                self._committed = time.monotonic()
             return due
 
     def flush(self) -> None:
@@ -241,10 +235,13 @@ class Ledger:
         Raises:
             StorageError: the volume is full or gone, or another run has taken over.
         """
-        with self._lock, storage(self.folder):
-            self._db.commit()
-        if self._mirror:
-            self._mirror.check()
+        self._db.commit()
+        self._holding.check()
+
+    def survive_power_cuts(self) -> None:
+        """Have each commit from now on survive a power cut right behind it, as it must before a photo is deleted."""
+        self.commit()
+        self._db.execute("PRAGMA synchronous = EXTRA")
 
     def check_place(self) -> None:
         """Make sure that OUT is still the folder it was; one that cannot be reached for now may well be.
@@ -273,50 +270,47 @@ class Ledger:
                 self._db.rollback()
                 file.write(bytes(_PROBE_BYTES))
             probe.unlink()
-            self.execute(f"PRAGMA user_version = {VERSION}")
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
             return self.commit()
         except (OSError, sqlite3.Error, StorageError):
             return False
 
     def rows(self, size: int | None = None) -> Iterator[Row]:
         """All inputs on record, or those of so many bytes, in the order of their paths."""
-        which, values = ("", ()) if size is None else ("WHERE size = ?", (size,))
-        with storage(self.folder):
-            for row in self._db.execute(f"SELECT {_ROW} FROM files {which} ORDER BY source", values):
-                yield Row(*row)
+        which, sizes = ("", ()) if size is None else ("WHERE size = ?", (size,))
+        values: Any
+        for values in self._db.each(f"SELECT {_ROW} FROM files {which} ORDER BY source", *sizes):
+            yield Row(*values)
+
+    def rows_of_size(self, size: int) -> Iterator[Row]:
+        """Yield the inputs of so many bytes; for a private copy, which gets an index for it."""
+        self._db.execute("CREATE INDEX IF NOT EXISTS sizes ON files (size)")
+        return self.rows(size)
+
+    def touch(self, source: Source) -> None:
+        """Record that a photo has another time of change, and the content that it had."""
+        query = "UPDATE files SET mtime_ns = ? WHERE source = CAST(? AS TEXT)"
+        self._db.execute(query, source.mtime_ns, source.real)
 
     def name_model(self, sha256: str, name: str) -> None:
         """Write down what a model is called, for the headings of sheets and reports."""
         query = "INSERT INTO models VALUES (?, ?) ON CONFLICT (sha256) DO UPDATE SET name = excluded.name"
-        self.execute(f"{query} WHERE name != excluded.name", sha256, name)  # what stays needs no copying to a store
+        self._db.execute(f"{query} WHERE name != excluded.name", sha256, name)  # what stays needs no copying to a store
 
     def model_name(self, sha256: str) -> str | None:
         """What a model was called when it was last used here."""
-        found = self._one("SELECT name FROM models WHERE sha256 = ?", sha256)
+        found = self._db.one("SELECT name FROM models WHERE sha256 = ?", sha256)
         return str(found[0]) if found else None
 
     def settings(self, key: str) -> dict[str, Any]:
         """What outputs of this settings key were made with, as `Options.settings` gives it."""
-        found = self._one("SELECT json FROM settings WHERE key = ?", key)
+        found = self._db.one("SELECT json FROM settings WHERE key = ?", key)
         return dict(json.loads(str(found[0]))) if found else {}
 
     def clean(self) -> None:
         """Remove the temporary files that a killed run left behind; call it before the first `start`."""
-        out = self.out
-        if isinstance(out, Remote):
-            return
         query = "SELECT name FROM outputs JOIN files USING (source) WHERE outputs.size IS NULL AND state = 'started'"
-        remove_temporaries(out / str(name) for (name,) in self.select(query))
-
-    def execute(self, query: str, *values: object) -> None:
-        """Run one statement; text may hold any file name, ``CAST(? AS TEXT)`` takes it as it is."""
-        with self._lock, storage(self.folder):
-            self._db.execute(query, as_bytes(query, values))
-
-    def select(self, query: str, *values: object) -> list[tuple[object, ...]]:
-        """All that a query finds, at once."""
-        with self._lock, storage(self.folder):
-            return list(self._db.execute(query, as_bytes(query, values)))
+        self._holding.clean(str(name) for (name,) in self._db.select(query))
 
     def together(self) -> contextlib.AbstractContextManager[object]:
         """While it is held no other thread writes or commits."""
@@ -325,27 +319,22 @@ class Ledger:
     def _tidy(self, source: str) -> None:
         """Names that were not used in the end: an older output keeps its own, any other file there is not ours."""
         unused = "source = CAST(? AS TEXT) AND size IS NULL"
-        self.execute(f"UPDATE outputs SET size = before, before = NULL WHERE {unused}", source)
-        for (name,) in self.select(f"SELECT name FROM outputs WHERE {unused}", source):
+        self._db.execute(f"UPDATE outputs SET size = before, before = NULL WHERE {unused}", source)
+        for (name,) in self._db.select(f"SELECT name FROM outputs WHERE {unused}", source):
             size = self.size(str(name))
             if size is not None:  # nothing had the name when it was taken, so it is of a run that was killed
-                self.execute("UPDATE outputs SET size = ? WHERE name = CAST(? AS TEXT)", size, name)
+                self._db.execute("UPDATE outputs SET size = ? WHERE name = CAST(? AS TEXT)", size, name)
             else:
-                self.execute("DELETE FROM outputs WHERE name = CAST(? AS TEXT)", name)
+                self._db.execute("DELETE FROM outputs WHERE name = CAST(? AS TEXT)", name)
 
     def _is_made(self, name: str) -> bool:
         made = self.made(name)
         return made is not None and made.size != KEPT
 
-    def _one(self, query: str, *values: object) -> tuple[object, ...] | None:
-        with self._lock, storage(self.folder):
-            found: tuple[object, ...] | None = self._db.execute(query, as_bytes(query, values)).fetchone()
-        return found
-
     def _close(
         self, source: str, state: str, sha256: str | None, size: int | None, error: str | None, seconds: float
     ) -> None:
-        self.execute(
+        self._db.execute(
             "UPDATE files SET state = ?, sha256 = ?, output_size = ?, error = ?, seconds = ?, updated = ?"
             " WHERE source = CAST(? AS TEXT)",
             *(state, sha256, size, error, round(seconds, 4), time.time(), source),
@@ -354,19 +343,13 @@ class Ledger:
     def _abandon(self) -> None:
         with contextlib.suppress(AttributeError):  # not opened yet
             self._db.close()
-        if self._mirror:
-            self._mirror.abandon()
+        self._holding.abandon()
         self._release()
 
     def _release(self) -> None:
         if self._guard is not None:
             os.close(self._guard)
             self._guard = None
-
-
-def ledger_folder(out: Place) -> Path:
-    """Where the ledger of an OUT is kept."""
-    return state_folder(out) if isinstance(out, Remote) else out / LEDGER_FOLDER
 
 
 def settings_key(settings: str) -> str:

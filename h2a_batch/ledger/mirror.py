@@ -149,6 +149,9 @@ class Mirror:
             rows = [(os.fsencode(name), size) for name, size in outputs]
             self._db.executemany("INSERT OR REPLACE INTO present VALUES (?, ?, 0)", rows)
 
+    def clean(self, names: Iterable[str]) -> None:
+        """Do nothing: objects are written in one go."""
+
     def end(self, lost: bool) -> None:
         """Copy the ledger for the last time and take the mark away.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from h2a_batch.photos import Frame
-from h2a_batch.places import Place
+from h2a_batch.places import Address
 from h2a_batch.sources import Source
 
 # States of a photo: its outputs are complete; it could not be converted; neither as yet; passed over, nobody is in it.
@@ -19,11 +19,11 @@ class Task:
     """A photo to convert, and the file to make of it: its name relative to OUT."""
 
     source: Source
-    out: Place
+    out: Address
     name: str
 
     @property
-    def output(self) -> Place:
+    def output(self) -> Address:
         """The file to make."""
         return self.out / self.name
 

@@ -13,7 +13,7 @@ from h2a_batch.photos.colour import eight_bit, to_srgb
 from h2a_batch.photos.fit import Size
 from h2a_batch.photos.frame import Frame, cut
 from h2a_batch.photos.kinds import HEIF
-from h2a_batch.places import Place, opened
+from h2a_batch.places import Address, at
 
 try:  # the extra `heif`
     import pillow_heif
@@ -171,10 +171,10 @@ def extent_of(path: Path) -> Size | None:
         return None
 
 
-def is_complete(path: Place) -> bool:
+def is_complete(path: Address) -> bool:
     """Whether a file is an image that can be read to its end."""
     try:
-        with opened(path) as file, Image.open(file, formats=READERS) as image:
+        with at(path).open() as file, Image.open(file, formats=READERS) as image:
             image.load()
     except Exception:  # Pillow's readers raise a dozen kinds for broken data
         return False

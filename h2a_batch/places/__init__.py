@@ -1,23 +1,13 @@
-"""Places: where bytes lie, on a disk or in an object store, and how they are read, written whole, listed and held."""
+"""Places: where bytes lie, on a disk or in an object store, and how they are read, written whole, listed and held.
 
-from h2a_batch.places.files import (
-    hold,
-    opened,
-    remove,
-    remove_temporaries,
-    replacing,
-    sha256_of,
-    temporary_path,
-    write_apart,
-    write_output,
-)
-from h2a_batch.places.store import (
-    AnyPlace,
+An `Address` names where bytes lie; `at` gives the `Place` of one, which knows how to read and write there.
+"""
+
+from h2a_batch.places.address import Address, AnyAddress, Remote, Stat, address, is_url
+from h2a_batch.places.files import hold, remove_temporaries, replacing, temporary_path, write_apart
+from h2a_batch.places.objects import (
     Item,
     Level,
-    Place,
-    Remote,
-    absolute,
     check_reachable,
     delete,
     download,
@@ -25,22 +15,24 @@ from h2a_batch.places.store import (
     get,
     has_any,
     is_own,
-    is_url,
     levels,
     listing,
-    place,
     put,
-    real_path,
     upload,
 )
+from h2a_batch.places.place import Place, absolute, at, sha256_of
 
 __all__ = [
-    "AnyPlace",
+    "Address",
+    "AnyAddress",
     "Item",
     "Level",
     "Place",
     "Remote",
+    "Stat",
     "absolute",
+    "address",
+    "at",
     "check_reachable",
     "delete",
     "download",
@@ -52,16 +44,11 @@ __all__ = [
     "is_url",
     "levels",
     "listing",
-    "opened",
-    "place",
     "put",
-    "real_path",
-    "remove",
     "remove_temporaries",
     "replacing",
     "sha256_of",
     "temporary_path",
     "upload",
     "write_apart",
-    "write_output",
 ]

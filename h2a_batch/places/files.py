@@ -1,78 +1,19 @@
-"""Files: their identity, writing them so that they are whole or not there, and holding a folder."""
+"""Files: writing them so that they are whole or not there, and holding a folder."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
-import io
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from h2a_batch.errors import BusyError, PhotoError, StorageError
-from h2a_batch.places.store import Place, Remote, delete, get, put
+from h2a_batch.errors import BusyError
+from h2a_batch.places.address import Address
 
 _writer = ""  # see `write_apart`
-_MISNAMED = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EMSGSIZE}  # or too large: the next object may well be written
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
-
-
-def opened(where: Place) -> BinaryIO:
-    """A file, or an object in memory, open for reading.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    return io.BytesIO(get(where)) if isinstance(where, Remote) else open(where, "rb")
-
-
-def sha256_of(where: Place) -> str:
-    """The sha256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with opened(where) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_output(where: Place, data: bytes) -> None:
-    """Write an output, whole or not at all; its folder is made if it is not there.
-
-    Raises:
-        StorageError: the volume is full, or it or the store went away.
-        PhotoError: this file alone cannot be written.
-    """
-    try:
-        if isinstance(where, Remote):
-            put(where, data)
-            return
-        where.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(where) as file:
-            file.write(data)
-    except OSError as error:
-        what = f"{where}: cannot be written ({error.strerror or error})"
-        if isinstance(where, Remote):
-            if error.errno in _MISNAMED:
-                raise PhotoError("output", what, "rename the photo") from error
-            raise StorageError(what, "check the store and run again: it goes on from here") from error
-        if error.errno in _FULL:
-            raise StorageError(what, "free space there and run again: it goes on from here") from error
-        raise PhotoError("output", what, "check the folder's permissions") from error
-
-
-def remove(where: Place) -> None:
-    """Remove a file or object; none of that name is as good.
-
-    Raises:
-        OSError: it cannot be removed.
-    """
-    if isinstance(where, Remote):
-        delete(where)
-    else:
-        where.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -125,7 +66,7 @@ def remove_temporaries(paths: Iterable[Path]) -> None:
                     (folder / name).unlink()
 
 
-def hold(folder: Path, out: Place) -> int:
+def hold(folder: Path, out: Address) -> int:
     """Hold the folder of OUT's ledger for this process, and return what to close to let go.
 
     The system lets go when the process ends, however it ends.

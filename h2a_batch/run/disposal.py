@@ -15,35 +15,18 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from h2a_batch.errors import PhotoError, UsageError
 from h2a_batch.events import Event
-from h2a_batch.ledger import DELETED, Ledger, Row, Task
+from h2a_batch.ledger import DELETED, Entry, Ledger, Row, Task
 from h2a_batch.options import Options
-from h2a_batch.places import Place, real_path, replacing, sha256_of, temporary_path
+from h2a_batch.places import Address, at, replacing, sha256_of, temporary_path
 from h2a_batch.sources import Source, is_open_for_writing, variants
 
-_TABLE = """
-CREATE TABLE IF NOT EXISTS disposals (  -- what is still to be done with photos in IN
-    source TEXT PRIMARY KEY,            -- real path of the photo
-    state TEXT NOT NULL,                -- done, failed: what it has to be in `files`
-    target TEXT NOT NULL,               -- where it is to go; empty where it is to be deleted
-    device INTEGER NOT NULL             -- number of the volume that it is on
-) WITHOUT ROWID
-"""
 _NOT_ITS_FAULT = frozenset({"vanished", "changed", "unreadable", "output", "model"})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _TRIES = 100
-
-
-@dataclass(frozen=True)
-class _Entry:
-    source: str
-    state: str
-    target: str
-    device: int
 
 
 class Disposal:
@@ -55,18 +38,16 @@ class Disposal:
     """
 
     def __init__(
-        self, ledger: Ledger, options: Options, inputs: Sequence[Place], tell: Callable[[Event], None]
+        self, ledger: Ledger, options: Options, inputs: Sequence[Address], tell: Callable[[Event], None]
     ) -> None:
-        self._ledger, self._tell = ledger, tell
-        self._inputs = [real_path(path) for path in inputs]
+        self._ledger, self._on_record, self._tell = ledger, ledger.disposals, tell
+        self._inputs = [at(path).real for path in inputs]
         self._archive, self._failures = options.archive, options.failures
         self._delete = options.on_success == "delete"
         self._planned: list[str] = []
         self.refused: set[str] = set()  # photos that could not be moved or deleted, each told of once
-        ledger.execute(_TABLE)
         if self._archive or self._failures or self._delete:
-            ledger.commit()
-            ledger.execute("PRAGMA synchronous = EXTRA")  # a commit also survives a power cut right behind it
+            ledger.survive_power_cuts()
 
     def plan(self, task: Task, error: Exception | None) -> None:
         """Write down what is to become of a photo whose result was just recorded."""
@@ -84,13 +65,13 @@ class Disposal:
             return
         wanted = folder and folder / os.path.dirname(task.source.output) / os.path.basename(real)
         target = str(self._free(wanted)) if wanted else ""
-        self._write_down(_Entry(real, "done" if error is None else "failed", target, status.st_dev))
+        self._on_record.add(Entry(real, "done" if error is None else "failed", target, status.st_dev))
         self._planned.append(real)
 
     def carry_out(self) -> None:
         """Do what was planned; call it when the ledger is committed."""
         planned, self._planned = self._planned, []
-        entries = [entry for real in planned if (entry := self._entry(real))]
+        entries = [entry for real in planned if (entry := self._on_record.of(real))]
         rows = [self._ledger.row(entry.source) for entry in entries]
         out = Path(str(self._ledger.out))  # not in an object store, where nothing is planned
         outputs = {(out / row.output).parent for row in rows if row and row.output}
@@ -105,14 +86,14 @@ class Disposal:
         """Plan what is still to be done with a photo that was found to be converted already, or with all of them."""
         if not (self._archive or self._delete or self._failures):
             return
-        for entry in [self._entry(source.real)] if source else self._entries():
+        for entry in [self._on_record.of(source.real)] if source else self._on_record.all():
             rule = self._failures if entry and entry.state == "failed" else self._archive or self._delete
-            if entry and rule and bool(entry.target) == isinstance(rule, Path):
+            if entry and rule and bool(entry.target) == (rule is not True):
                 self._planned.append(entry.source)
 
     def recover(self) -> None:
         """Tidy up after a run that was killed: what was already moved or deleted leaves its place."""
-        for entry in self._entries():
+        for entry in self._on_record.all():
             row = self._ledger.row(entry.source)
             if row is not None and entry.target:
                 _clear(Path(entry.target), row)
@@ -126,13 +107,13 @@ class Disposal:
     def retry(self) -> None:
         """Try again what was refused, as long as there is room."""
         for real in sorted(self.refused):
-            entry = self._entry(real)
+            entry = self._on_record.of(real)
             if entry is None:
                 self.refused.discard(real)
             elif self._try(entry) in _FULL:
                 return
 
-    def _try(self, entry: _Entry) -> int:
+    def _try(self, entry: Entry) -> int:
         """Do what an entry says; where the system refuses it, that is told once, and its error number returned."""
         number = 0
         try:
@@ -150,11 +131,11 @@ class Disposal:
             self._tell(event)
         return number
 
-    def _finish(self, entry: _Entry) -> Event | None:
+    def _finish(self, entry: Entry) -> Event | None:
         """Do what an entry says, in whatever state a kill left it; None where there was nothing left to do."""
         row = self._ledger.row(entry.source)
         if row is None or row.state != entry.state:
-            self._strike(entry)
+            self._on_record.strike(entry)
             return None
         if entry.target and _is_at(entry.target, row) and not _are_one(entry.source, entry.target):
             if _is_still(entry.source, row):  # it was copied, and not yet removed
@@ -163,7 +144,7 @@ class Disposal:
             return None
         if not os.path.lexists(entry.source):
             if _device_of(os.path.dirname(entry.source)) == entry.device:  # else it is away with its volume
-                self._leave_place(entry, "") if not entry.target else self._strike(entry)
+                self._leave_place(entry, "") if not entry.target else self._on_record.strike(entry)
             return None
         if not _is_still(entry.source, row):  # changed meanwhile: it will be converted again
             return None
@@ -177,7 +158,7 @@ class Disposal:
         kind = "deleted" if not target else "archived" if entry.state == "done" else "moved"
         return Event(kind, Path(entry.source), Path(target) if target else None)
 
-    def _move(self, entry: _Entry) -> str:
+    def _move(self, entry: Entry) -> str:
         """Move a photo to its target, or to the next free name beside it, and return where it went."""
         target = Path(entry.target)
         base = self._archive if entry.state == "done" else self._failures
@@ -189,7 +170,7 @@ class Disposal:
                 os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             except FileExistsError:
                 target = self._free(target)
-                self._write_down(_Entry(entry.source, entry.state, str(target), entry.device))
+                self._on_record.add(Entry(entry.source, entry.state, str(target), entry.device))
                 self._ledger.commit()
                 continue
             try:
@@ -203,28 +184,14 @@ class Disposal:
             return str(target)
         raise OSError(errno.EEXIST, "no free name")
 
-    def _leave_place(self, entry: _Entry, target: str) -> None:
+    def _leave_place(self, entry: Entry, target: str) -> None:
         """Keep the record of a photo under the path it has now, so that the one it had is free for another photo."""
         name = target or f"{entry.source}{DELETED}{time.time_ns()}"
         with self._ledger.together():
             self._ledger.rename(entry.source, name)
             if entry.state == "done":
                 self._ledger.rename_outputs(entry.source, target)
-            self._strike(entry)
-
-    def _write_down(self, entry: _Entry) -> None:
-        query = "INSERT OR REPLACE INTO disposals VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?)"
-        self._ledger.execute(query, entry.source, entry.state, entry.target, entry.device)
-
-    def _strike(self, entry: _Entry) -> None:
-        self._ledger.execute("DELETE FROM disposals WHERE source = CAST(? AS TEXT)", entry.source)
-
-    def _entry(self, real: str) -> _Entry | None:
-        found = self._ledger.select("SELECT * FROM disposals WHERE source = CAST(? AS TEXT)", real)
-        return _entry(found[0]) if found else None
-
-    def _entries(self) -> list[_Entry]:
-        return [_entry(values) for values in self._ledger.select("SELECT * FROM disposals")]
+            self._on_record.strike(entry)
 
     def _is_within(self, real: str) -> bool:
         return any((real + os.sep).startswith(root + os.sep) for root in self._inputs)
@@ -235,7 +202,7 @@ class Disposal:
         return next(place for place in places if not os.path.lexists(place) and not self._ledger.is_output(place))
 
 
-def check_rules(options: Options, out: Place, inputs: Sequence[str]) -> None:
+def check_rules(options: Options, out: Address, inputs: Sequence[str]) -> None:
     """Make the folders that photos are to go to.
 
     Args:
@@ -244,7 +211,7 @@ def check_rules(options: Options, out: Place, inputs: Sequence[str]) -> None:
     Raises:
         UsageError: one is OUT or an input, holds one, or lies in OUT; or it cannot be made or written.
     """
-    real_out = real_path(out)
+    real_out = at(out).real
     for folder in filter(None, (options.archive, options.failures)):
         real = os.path.realpath(folder)
         if any((place + os.sep).startswith(real + os.sep) for place in (real_out, *inputs)):
@@ -300,11 +267,6 @@ def _are_one(path: str, other: str) -> bool:
         return os.path.samefile(path, other)
     except OSError:
         return False
-
-
-def _entry(values: Sequence[object]) -> _Entry:
-    source, state, target, device = map(str, values)
-    return _Entry(source, state, target, int(device))
 
 
 def _device_of(folder: str) -> int | None:

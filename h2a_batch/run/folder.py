@@ -18,7 +18,7 @@ from h2a_batch.events import Event, FileResult, Summary
 from h2a_batch.inference import Generator, find_model, identify
 from h2a_batch.ledger import Ledger, ledger_folder
 from h2a_batch.options import Options, with_settings
-from h2a_batch.places import Place, Remote, absolute, check_reachable, place, real_path
+from h2a_batch.places import Address, absolute, address, at
 from h2a_batch.run.disposal import check_rules
 from h2a_batch.run.run import Run
 from h2a_batch.sources import Ignored, check_inputs, is_image_name, scan
@@ -58,14 +58,14 @@ def convert_folder(
     """
     options = with_settings(options or Options(), settings)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    target = absolute(place(os.fspath(out), options.endpoint))
-    places = [place(os.fspath(path), options.endpoint) for path in given]
-    _check_stores([*places, target], options)
-    paths = check_inputs(places, options.recursive)
+    target = absolute(address(os.fspath(out), options.endpoint))
+    addresses = [address(os.fspath(path), options.endpoint) for path in given]
+    _check_stores([*addresses, target], options)
+    paths = check_inputs(addresses, options.recursive)
     _check_out(target)
     _check_watched(paths, options)
-    originals = [real_path(path if path.is_dir() else path.parent) for path in paths]
-    if real_path(target) in originals and not options.suffix:
+    originals = [at(path if at(path).is_folder() else path.parent).real for path in paths]
+    if at(target).real in originals and not options.suffix:
         options = replace(options, suffix=IN_PLACE_SUFFIX)
     ended = stop or threading.Event()
     tell, tell_event = on_file or (lambda result: None), on_event or (lambda event: None)
@@ -78,7 +78,9 @@ def convert_folder(
 
 
 @contextlib.contextmanager
-def _opened(out: Place, options: Options, originals: Sequence[str]) -> Iterator[tuple[Ledger, Path, Generator | None]]:
+def _opened(
+    out: Address, options: Options, originals: Sequence[str]
+) -> Iterator[tuple[Ledger, Path, Generator | None]]:
     """OUT's ledger, the model's file, and in a first run the generator: what does not load leaves no trace in OUT."""
     model = find_model(options.model)
     sha256, framing, rule = identify(model)
@@ -89,7 +91,7 @@ def _opened(out: Place, options: Options, originals: Sequence[str]) -> Iterator[
     try:
         ledger = Ledger(out, options.settings(sha256, framing, rule), read_only=options.dry_run)
     except OSError as error:
-        if isinstance(out, Remote):
+        if at(out).far:
             what = f"{ledger_folder(out)}: the ledger cannot be kept there ({error.strerror})"
             raise UsageError(what, "set XDG_STATE_HOME to a folder that can be written") from error
         raise UsageError(f"{out}: cannot be written ({error.strerror})", "choose another OUT") from error
@@ -118,9 +120,9 @@ def _counting(run: Run, on_total: Callable[[int], None] | None) -> Iterator[None
         ended.set()
 
 
-def _check_stores(places: Sequence[Place], options: Options) -> None:
-    """What needs files is not for object stores."""
-    stores = [place for place in places if isinstance(place, Remote)]
+def _check_stores(addresses: Sequence[Address], options: Options) -> None:
+    """Refuse for object stores what needs files."""
+    stores = [remote for remote in (at(address).remote for address in addresses) if remote]
     asked = {
         "--watch": options.watch,
         "--on-success": options.on_success != "keep",
@@ -134,19 +136,13 @@ def _check_stores(places: Sequence[Place], options: Options) -> None:
         raise UsageError("s3:// and obs:// name the same store here", "write all URLs with one of them")
 
 
-def _check_watched(paths: Sequence[Place], options: Options) -> None:
-    files = [path for path in paths if options.watch and not path.is_dir()]
+def _check_watched(paths: Sequence[Address], options: Options) -> None:
+    files = [path for path in paths if options.watch and not at(path).is_folder()]
     if files:
         raise UsageError(f"{files[0]}: --watch is for folders, and this is a file", "name the folder that it lies in")
 
 
-def _check_out(out: Place) -> None:
-    if isinstance(out, Remote):
-        check_reachable(out)
-        if not out.is_dir():
-            raise UsageError(f"{out}: OUT is an object, not a folder", "name a folder for the results")
-        return
-    if os.path.exists(out) and not os.path.isdir(out):
-        raise UsageError(f"{out}: OUT is not a folder", "name a folder for the results")
-    if not os.path.exists(out) and is_image_name(out.name):
+def _check_out(out: Address) -> None:
+    at(out).check_output()
+    if not at(out).far and not at(out).is_folder() and is_image_name(out.name):
         raise UsageError(f"{out}: OUT is a folder, and this looks like a file", "name a folder for the results")

@@ -31,7 +31,7 @@ from h2a_batch.ledger import (
     write_table,
 )
 from h2a_batch.options import Options
-from h2a_batch.places import Place
+from h2a_batch.places import Address, at
 from h2a_batch.run.disposal import Disposal
 from h2a_batch.run.present import Presenter
 from h2a_batch.sources import SETTLE_SECONDS, Found, Ignored, Scan, Settling, Unusable, Watcher, scan, wait_until
@@ -48,7 +48,7 @@ class Run:
 
     def __init__(
         self,
-        inputs: list[Place],
+        inputs: list[Address],
         options: Options,
         ledger: Ledger,
         originals: list[str],
@@ -61,7 +61,7 @@ class Run:
         self.summary = Summary()
         self.met = 0  # photos that were come by, whatever became of them
         self.full = False  # a failure with --fail-fast: no more photos, and no interruption
-        self.folders = [path for path in inputs if isinstance(path, Path)]  # all, for a watch or sheet
+        self.folders = [path for path in (at(address).path for address in inputs) if path]  # all, for a watch or sheet
         self.presenter = Presenter(ledger, options, self.folders, self.looks, stop)
         if not options.dry_run:
             self.presenter.check()

@@ -2,7 +2,7 @@
 
 from h2a_batch.sources.names import is_image_name, numbered, variants
 from h2a_batch.sources.settle import SETTLE_SECONDS, Settling, is_open_for_writing
-from h2a_batch.sources.source import LEDGER_FOLDER, Found, Ignored, Scan, Source, Unusable, check_inputs, identity, scan
+from h2a_batch.sources.source import LEDGER_FOLDER, Found, Ignored, Scan, Source, Unusable, check_inputs, scan
 from h2a_batch.sources.watch import Watcher, wait_until
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Unusable",
     "Watcher",
     "check_inputs",
-    "identity",
     "is_image_name",
     "is_open_for_writing",
     "numbered",

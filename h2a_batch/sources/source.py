@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,19 +11,16 @@ from pathlib import Path
 from h2a_batch.errors import UsageError
 from h2a_batch.photos import sniff
 from h2a_batch.places import (
-    AnyPlace,
+    Address,
+    AnyAddress,
     Item,
     Level,
-    Place,
     Remote,
     absolute,
-    check_reachable,
-    find,
-    get,
+    at,
     has_any,
     levels,
     listing,
-    real_path,
 )
 from h2a_batch.sources.names import assign, forms, is_image_name, variants
 
@@ -57,7 +52,7 @@ class Source:
         also: paths that were natural for its output while other files lay beside it.
     """
 
-    path: Place
+    path: Address
     real: str
     output: str
     size: int
@@ -69,7 +64,7 @@ class Source:
 class Unusable:
     """Something that was named or claims to be a photo, and cannot be reached."""
 
-    path: Place
+    path: Address
     kind: str
     message: str
 
@@ -78,7 +73,7 @@ class Unusable:
 class Ignored:
     """A file that is none of this program's business: hidden, not an image, camera raw."""
 
-    path: Place
+    path: Address
     reason: str
 
 
@@ -103,8 +98,8 @@ class Scan:
     suffix: str
     format: str
     recursive: bool
-    out: Place
-    is_output: Callable[[Place], bool] = lambda path: False
+    out: Address
+    is_output: Callable[[Address], bool] = lambda path: False
     exclude: frozenset[Path] = frozenset()
     originals: list[str] = field(default_factory=list)
     avoid: frozenset[str] = frozenset()
@@ -120,7 +115,7 @@ class Folder:
     relative: str
 
 
-def check_inputs(inputs: Sequence[AnyPlace], recursive: bool = True) -> list[AnyPlace]:
+def check_inputs(inputs: Sequence[AnyAddress], recursive: bool = True) -> list[AnyAddress]:
     """The inputs as absolute paths, each once; what lies in another input is met there.
 
     Raises:
@@ -129,30 +124,21 @@ def check_inputs(inputs: Sequence[AnyPlace], recursive: bool = True) -> list[Any
     if not inputs:
         raise UsageError("no input", "name a folder or files of photos, then the folder for the results")
     for path in inputs:
-        if isinstance(path, Remote):
-            check_reachable(path, to_read=True)
-            continue
-        try:
-            folder = stat.S_ISDIR(path.stat().st_mode)
-        except OSError as error:
-            what = "no such file or folder" if error.errno == errno.ENOENT else f"cannot be reached ({error.strerror})"
-            raise UsageError(f"{path}: {what}") from error
-        if folder and not os.access(path, os.R_OK | os.X_OK):
-            raise UsageError(f"{path}: no permission to read the folder")
-    unique = {real_path(path): absolute(path) for path in reversed(inputs)}
+        at(path).check_input()
+    unique = {at(path).real: absolute(path) for path in reversed(inputs)}
     return [path for name, path in reversed(unique.items()) if not _is_met(name, unique, recursive)]
 
 
-def _is_met(name: str, inputs: Mapping[str, Place], recursive: bool) -> bool:
+def _is_met(name: str, inputs: Mapping[str, Address], recursive: bool) -> bool:
     """Whether a walk over another input meets this one."""
     for other in inputs:
         inner = name[len(other) + 1 :].split(os.sep)
-        if name.startswith(other + os.sep) and (recursive or (len(inner) == 1 and not inputs[name].is_dir())):
+        if name.startswith(other + os.sep) and (recursive or (len(inner) == 1 and not at(inputs[name]).is_folder())):
             return not any(part.startswith(".") for part in inner)
     return False
 
 
-def scan(inputs: Sequence[Place], how: Scan) -> Iterator[Found]:
+def scan(inputs: Sequence[Address], how: Scan) -> Iterator[Found]:
     """All photos below the inputs, folder by folder in sorted order.
 
     One folder maps to OUT itself; of several, each maps to a sub-folder of its name. Files map to OUT.
@@ -160,31 +146,32 @@ def scan(inputs: Sequence[Place], how: Scan) -> Iterator[Found]:
     Args:
         inputs: as `check_inputs` gives them.
     """
-    files = [path for path in inputs if not path.is_dir()]
-    folders = [path for path in inputs if path.is_dir()]
-    walk = Walk(how, [real_path(folder) for folder in folders if isinstance(folder, Path)])
+    files = [path for path in inputs if not at(path).is_folder()]
+    folders = [path for path in inputs if at(path).is_folder()]
+    walk = Walk(how, [at(folder).real for folder in folders if not at(folder).far])
     yield from _files_named(files, how, {folder.name for folder in folders} if len(inputs) > 1 else set())
     for path, folder in zip(folders, roots(folders, len(inputs) > 1), strict=True):
-        yield from _objects(path, folder.relative, how) if isinstance(path, Remote) else walk.tree(folder)
+        remote = at(path).remote
+        yield from _objects(remote, folder.relative, how) if remote else walk.tree(folder)
 
 
-def roots(folders: Sequence[Place], several: bool) -> Iterator[Folder]:
+def roots(folders: Sequence[Address], several: bool) -> Iterator[Folder]:
     """The input folders with their places below OUT; where there are several inputs, each has one of its name."""
     used: set[str] = set()
     for folder in folders:
         name = next(name for name in variants(folder.name or "root") if name not in used)
         used.add(name)
-        yield Folder(str(folder), real_path(folder), name if several else "")
+        yield Folder(str(folder), at(folder).real, name if several else "")
 
 
-def _files_named(files: Sequence[Place], how: Scan, reserved: set[str]) -> Iterator[Found]:
+def _files_named(files: Sequence[Address], how: Scan, reserved: set[str]) -> Iterator[Found]:
     """Files given by name: always photos by intention, even when a name occurs twice."""
     rank = {path: number for number, path in enumerate(files)}
-    keys: dict[str, Place] = {}
+    keys: dict[str, Address] = {}
     for path in sorted(files, key=lambda path: (os.fsencode(path.name), rank[path])):
         keys[next(name for name in variants(path.name) if name not in keys)] = path
     for key, output in assign(keys, how.suffix, how.format, reserved).items():
-        yield _source(keys[key], identity(keys[key]), output, forms(key, how.suffix, how.format))
+        yield _source(keys[key], at(keys[key]).identity, output, forms(key, how.suffix, how.format))
 
 
 class Walk:
@@ -193,7 +180,7 @@ class Walk:
     def __init__(self, how: Scan, roots: list[str]) -> None:
         self.how = how
         self.roots = roots
-        self.out = real_path(how.out)
+        self.out = at(how.out).real
         self.linked: set[str] = set()
 
     def tree(self, root: Folder) -> Iterator[Found]:
@@ -290,7 +277,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "N"
 
 
-def _why_ignored(path: Place, kind: str) -> str | None:
+def _why_ignored(path: Address, kind: str) -> str | None:
     """Why a file is passed over in silence; None for a photo, or for what claims to be one."""
     name = path.name.lower()
     if name in _JUNK:
@@ -303,19 +290,9 @@ def _why_ignored(path: Place, kind: str) -> str | None:
         return None
     if os.path.splitext(name)[1] in _RAW:
         return "camera raw"
-    return None if sniff(_head(path)) else "not an image"
-
-
-def _head(path: Place) -> bytes:
-    try:
-        if isinstance(path, Remote):  # a request each: only for what has no suffix at all
-            return b"" if path.suffix else get(path, 32)
-        with open(path, "rb") as file:
-            return file.read(32)
-    except OSError as error:
-        if isinstance(path, Remote) and isinstance(error, ConnectionError):
-            raise  # the store is away, which says nothing of the object
-        return b""
+    if path.suffix and at(path).far:  # a request each: only for what has no suffix at all
+        return "not an image"
+    return None if sniff(at(path).head(32)) else "not an image"
 
 
 def _objects(root: Remote, relative: str, how: Scan) -> Iterator[Found]:
@@ -366,32 +343,27 @@ def _objects_of(level: Level, root: Remote, relative: str, how: Scan) -> Iterato
     for name, output in assign(photos, how.suffix, how.format, level.folders).items():
         item = photos[name]
         also = [folder + form for form in forms(name, how.suffix, how.format)]
-        yield _object(root / item.key, item, folder + output, also)
+        path = root / item.key
+        yield _of_size(Source(path, path.url, folder + output, item.size, item.stamp, tuple(also)))
 
 
-def _object(path: Remote, item: Item, output: str, also: Sequence[str]) -> Source | Unusable:
-    if item.size > _MOST_BYTES:
-        return Unusable(path, "too-large", f"the object has {item.size:,} bytes, and at most {_MOST_BYTES:,} are read")
-    return Source(path, path.url, output, item.size, item.stamp, tuple(also))
-
-
-def identity(path: Place) -> str:
-    """A file by the real path of its folder."""
-    return path.url if isinstance(path, Remote) else os.path.join(os.path.realpath(path.parent), path.name)
-
-
-def _source(path: Place, real: str, output: str, also: Sequence[str]) -> Source | Unusable:
-    if isinstance(path, Remote):
-        try:
-            found = find(path)
-        except OSError as error:
-            return Unusable(path, "unreadable", f"the object cannot be looked for: {error.strerror}; run again")
-        return _object(path, found, output, also) if found else Unusable(path, "vanished", "there is no such object")
+def _source(path: Address, real: str, output: str, also: Sequence[str]) -> Source | Unusable:
+    place = at(path)
     try:
-        status = path.stat()
+        found = place.stat()
     except OSError as error:
-        what = "a link that leads nowhere" if path.is_symlink() else f"it cannot be reached ({error.strerror})"
+        return Unusable(path, "unreadable" if place.far else "vanished", f"it cannot be reached ({error.strerror})")
+    if found is None:
+        what = "a link that leads nowhere" if os.path.islink(str(path)) else "there is no such file any more"
         return Unusable(path, "vanished", what)
-    if not stat.S_ISREG(status.st_mode):
+    if not found.regular:
         return Unusable(path, "not-an-image", "not a file")
-    return Source(path, real, output, status.st_size, status.st_mtime_ns, tuple(also))
+    return _of_size(Source(path, real, output, found.size, found.changed, tuple(also)))
+
+
+def _of_size(source: Source) -> Source | Unusable:
+    """A photo that is not too large for what has to be done with it."""
+    if at(source.path).far and source.size > _MOST_BYTES:
+        what = f"the object has {source.size:,} bytes, and at most {_MOST_BYTES:,} are read"
+        return Unusable(source.path, "too-large", what)
+    return source

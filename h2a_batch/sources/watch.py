@@ -18,7 +18,7 @@ from pathlib import Path
 
 from h2a_batch.errors import PhotoError
 from h2a_batch.events import Event
-from h2a_batch.places import real_path
+from h2a_batch.places import at
 from h2a_batch.sources.notices import Notices, why
 from h2a_batch.sources.settle import Settling
 from h2a_batch.sources.source import LEADS_OUT, Folder, Found, Scan, Source, Unusable, Walk, roots
@@ -267,7 +267,7 @@ class Watcher:
         """Find out where the inputs really are: one may be a link."""
         self._roots = list(roots(self._inputs, len(self._inputs) > 1))
         self._walk = Walk(self._how, [root.real for root in self._roots])
-        quiet = {real_path(self._how.out), *self._how.avoid}
+        quiet = {at(self._how.out).real, *self._how.avoid}
         self._silent = [place + os.sep for place in quiet if place not in self._walk.roots]
 
     def _presence(self, root: Folder) -> tuple[int, int] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
@@ -21,7 +20,7 @@ from h2a_batch.events import Event
 from h2a_batch.inference import identify, one_line
 from h2a_batch.ledger import Task
 from h2a_batch.options import Options
-from h2a_batch.places import Place, remove, temporary_path, write_output
+from h2a_batch.places import Address, Place, at
 from h2a_batch.sources import LEDGER_FOLDER
 
 _MUSTER = 1.0  # seconds between two looks at the cluster's nodes
@@ -91,7 +90,7 @@ class Lookout:
 class Crew:
     """The nodes of the cluster, one actor each, and the photos that no node has yet."""
 
-    def __init__(self, options: Options, model: Path, out: Place, mark: str, tell: Callable[[Event], None]) -> None:
+    def __init__(self, options: Options, model: Path, out: Address, mark: str, tell: Callable[[Event], None]) -> None:
         self.options, self.out, self.mark, self.tell = options, out, mark, tell
         self.ray = load_ray()
         self.sha256 = identify(model)[0]
@@ -256,8 +255,8 @@ class Crew:
         """Whether OUT can be written from here."""
         probe = self.out / LEDGER_FOLDER / "probe"
         try:
-            write_output(probe, bytes(_PROBE_BYTES))
-            remove(probe)
+            at(probe).write(bytes(_PROBE_BYTES))
+            at(probe).remove()
         except (H2AError, OSError):
             return False
         return True
@@ -266,9 +265,7 @@ class Crew:
         """Remove what nodes that were lost may have begun to write of a photo's outputs."""
         for writer in self.begun.pop(result.task.name, ()):
             for name in {result.task.name, *(output.name for output in result.outputs)}:
-                if isinstance(output := self.out / name, Path):
-                    with contextlib.suppress(OSError):
-                        temporary_path(output, writer).unlink()
+                at(self.out / name).remove_unfinished(writer)
 
     def _member(self, facts: dict[str, Any]) -> Member:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -326,15 +323,20 @@ def _is_blind(result: Result) -> bool:
     """Whether a node says of a photo that it cannot be read, and the driver can."""
     if not isinstance(result.error, PhotoError) or result.error.kind not in _BLIND:
         return False
-    source = result.task.source
-    if not isinstance(source.path, Path):  # in an object store there is nothing to mount
+    source, place = result.task.source, at(result.task.source.path)
+    if place.far:  # in an object store there is nothing to mount
         return False
     try:
-        with open(source.path, "rb") as file:
-            status = os.fstat(file.fileno())
-            return (status.st_size, status.st_mtime_ns) == (source.size, source.mtime_ns) and bool(file.read(1))
+        found = place.stat()
+        return found is not None and (found.size, found.changed) == (source.size, source.mtime_ns) and _is_read(place)
     except OSError:
         return False
+
+
+def _is_read(place: Place) -> bool:
+    """Whether a file can be read from here."""
+    with place.open() as file:
+        return bool(file.read(1))
 
 
 def _reason(error: Exception) -> str:

@@ -26,7 +26,7 @@ from h2a_batch.events import Event
 from h2a_batch.inference import one_line
 from h2a_batch.ledger import Task
 from h2a_batch.options import Options
-from h2a_batch.places import Place, remove, write_output
+from h2a_batch.places import Address, at
 from h2a_batch.sources import LEDGER_FOLDER
 
 _MOMENT = 0.1  # seconds for which photos are looked for before results are
@@ -93,7 +93,7 @@ def convert(
     tasks: Iterable[Task | None],
     options: Options,
     model: Path,
-    out: Place,
+    out: Address,
     naming: Naming,
     tell: Callable[[Event], None],
     stop: threading.Event,
@@ -138,15 +138,15 @@ _END = object()
 
 
 @contextlib.contextmanager
-def _marked(out: Place) -> Iterator[str]:
+def _marked(out: Address) -> Iterator[str]:
     """A mark in OUT while the cluster works, by which its nodes know that they see the same folder."""
     mark, file = uuid.uuid4().hex, out / LEDGER_FOLDER / MARK
-    write_output(file, mark.encode())
+    at(file).write(mark.encode())
     try:
         yield mark
     finally:
         with contextlib.suppress(OSError):
-            remove(file)
+            at(file).remove()
 
 
 def _check_address(address: str) -> None:

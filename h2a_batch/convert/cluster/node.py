@@ -22,7 +22,7 @@ from h2a_batch.inference import find_model, one_line
 from h2a_batch.ledger import Task
 from h2a_batch.machine import available_cores
 from h2a_batch.options import Options
-from h2a_batch.places import Place, Remote, opened, remove, sha256_of, write_apart, write_output
+from h2a_batch.places import Address, at, sha256_of, write_apart
 from h2a_batch.sources import LEDGER_FOLDER
 
 MARK = "cluster"  # a file in OUT's folder of the ledger, by which a node knows that it sees the same OUT
@@ -50,7 +50,7 @@ class Brief:
     options: Options
     cores: int
     sha256: str
-    out: Place
+    out: Address
     mark: str
     writer: str
     version: str = __version__
@@ -164,22 +164,22 @@ def _check(brief: Brief) -> None:
     mark, until = brief.out / LEDGER_FOLDER / MARK, time.monotonic() + _MARK_SECONDS
     while why := _differs(mark, brief.mark):
         if time.monotonic() > until:
-            if isinstance(brief.out, Remote):
+            if at(brief.out).far:
                 raise UsageError(f"{brief.out}: it cannot read there ({why})", "give its Ray the store's credentials")
             raise UsageError(f"{brief.out}: it sees no such folder, or another one", "mount OUT there by the same path")
         time.sleep(10 * _MOMENT)
     probe = brief.out / LEDGER_FOLDER / f"{MARK}{brief.writer}"
     try:
-        write_output(probe, b"")
-        remove(probe)
+        at(probe).write(b"")
+        at(probe).remove()
     except (StorageError, PhotoError, OSError) as error:
         raise UsageError(str(getattr(error, "message", error)), "run Ray there as the user of this command") from error
 
 
-def _differs(file: Place, text: str) -> str:
+def _differs(file: Address, text: str) -> str:
     """Why a file does not hold this; nothing where it does."""
     try:
-        with opened(file) as stream:
+        with at(file).open() as stream:
             return "" if stream.read() == text.encode() else "something else is there"
     except OSError as error:
         return error.strerror or type(error).__name__

@@ -1,0 +1,55 @@
+"""What is still to be done with photos in IN after their conversion, on record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from h2a_batch.ledger.database import Database
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is to be done with a photo.
+
+    Args:
+        source: its real path.
+        state: ``done`` or ``failed``, what it has to be on record.
+        target: where it is to go; empty where it is to be deleted.
+        device: the number of the volume that it is on.
+    """
+
+    source: str
+    state: str
+    target: str
+    device: int
+
+
+class Disposals:
+    """The entries of a ledger."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def add(self, entry: Entry) -> None:
+        """Write an entry down, in place of an earlier one of its photo."""
+        query = "INSERT OR REPLACE INTO disposals VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?)"
+        self._db.execute(query, entry.source, entry.state, entry.target, entry.device)
+
+    def strike(self, entry: Entry) -> None:
+        """Remove an entry."""
+        self._db.execute("DELETE FROM disposals WHERE source = CAST(? AS TEXT)", entry.source)
+
+    def of(self, source: str) -> Entry | None:
+        """Return the entry of a photo."""
+        found = self._db.one("SELECT * FROM disposals WHERE source = CAST(? AS TEXT)", source)
+        return _entry(found) if found else None
+
+    def all(self) -> list[Entry]:
+        """Return all entries."""
+        return [_entry(values) for values in self._db.select("SELECT * FROM disposals")]
+
+
+def _entry(values: Sequence[object]) -> Entry:
+    source, state, target, device = map(str, values)
+    return Entry(source, state, target, int(device))

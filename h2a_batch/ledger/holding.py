@@ -1,0 +1,114 @@
+"""Holding OUT: what a run does so that its ledger is its own, on a disk and in an object store."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from h2a_batch.ledger.mirror import Mirror, state_folder
+from h2a_batch.places import Address, at, remove_temporaries
+from h2a_batch.sources import LEDGER_FOLDER
+
+
+class Holding(Protocol):
+    """What a ledger needs of the place where OUT lies."""
+
+    def begin(self) -> Path:
+        """Bring the ledger up to date, and return the database to work on.
+
+        Raises:
+            BusyError: another run is writing to OUT.
+            UsageError: OUT cannot be used.
+        """
+
+    def attach(self, db: sqlite3.Connection, lock: threading.RLock) -> None:
+        """Look at what OUT holds, and keep copies of the database where OUT is in a store.
+
+        Raises:
+            UsageError: OUT cannot be listed.
+            StorageError: as `check`.
+        """
+
+    def size(self, name: str) -> int | None:
+        """Return the bytes of what has a name in OUT, whatever it is; None where nothing has."""
+
+    def is_left_behind(self, name: str) -> bool:
+        """Tell whether a file was made by a run that died before it could be recorded."""
+
+    def wrote(self, outputs: Iterable[tuple[str, int]]) -> None:
+        """Take note of files that were made, by their names and bytes."""
+
+    def clean(self, names: Iterable[str]) -> None:
+        """Remove what a killed run left of files that it had begun to write."""
+
+    def check(self) -> None:
+        """Make sure that no other run has taken this one for dead.
+
+        Raises:
+            StorageError: one has.
+        """
+
+    def end(self, lost: bool) -> None:
+        """Let go of OUT, which cannot be written any more where it is lost.
+
+        Raises:
+            StorageError: the ledger cannot be copied to OUT.
+        """
+
+    def abandon(self) -> None:
+        """Let go before anything was begun."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The `Holding` of a folder: the ledger lies in it, and what it holds is asked of the system."""
+
+    out: Path
+    folder: Path
+
+    def begin(self) -> Path:
+        return self.folder / "ledger.sqlite"
+
+    def attach(self, db: sqlite3.Connection, lock: threading.RLock) -> None:
+        pass
+
+    def size(self, name: str) -> int | None:
+        try:
+            return os.lstat(f"{self.out}/{name}").st_size
+        except OSError:
+            return None
+
+    def is_left_behind(self, name: str) -> bool:
+        return False
+
+    def wrote(self, outputs: Iterable[tuple[str, int]]) -> None:
+        pass
+
+    def clean(self, names: Iterable[str]) -> None:
+        remove_temporaries(self.out / name for name in names)
+
+    def check(self) -> None:
+        pass
+
+    def end(self, lost: bool) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
+
+def holding_of(out: Address, folder: Path, read_only: bool) -> Holding:
+    """Return how a ledger that is kept in a folder holds OUT."""
+    remote = at(out).remote
+    return Mirror(remote, folder, read_only) if remote else Disk(Path(str(out)), folder)
+
+
+def ledger_folder(out: Address) -> Path:
+    """Return where the ledger of an OUT is kept: in OUT, or for a store in this user's own files."""
+    remote = at(out).remote
+    return state_folder(remote) if remote else Path(str(out)) / LEDGER_FOLDER

@@ -1,0 +1,109 @@
+"""A file or folder on a disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+from typing import BinaryIO
+
+from h2a_batch.errors import PhotoError, StorageError, UsageError
+from h2a_batch.places.address import Address, Stat
+from h2a_batch.places.files import replacing, temporary_path
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
+
+
+@dataclass(frozen=True)
+class Local:
+    """A `Place` on a disk."""
+
+    path: Path
+    far = False
+    whole = False
+    remote = None
+
+    @property
+    def real(self) -> str:
+        return os.path.realpath(self.path)
+
+    @property
+    def identity(self) -> str:
+        return os.path.join(os.path.realpath(self.path.parent), self.path.name)
+
+    def is_folder(self) -> bool:
+        return self.path.is_dir()
+
+    def is_file(self) -> bool:
+        return self.path.is_file() and not self.path.is_symlink()
+
+    def can_be_replaced(self) -> bool:
+        return not self.path.is_dir()
+
+    def is_same(self, other: Address) -> bool:
+        try:
+            return os.path.samefile(self.path, str(other))
+        except OSError:  # one of them is gone, or no path
+            return False
+
+    def has(self, identity: str) -> bool:
+        return not identity.startswith(os.sep) or os.path.lexists(identity)
+
+    def stat(self) -> Stat | None:
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return Stat(status.st_size, status.st_mtime_ns, S_ISREG(status.st_mode))
+
+    def open(self) -> BinaryIO:
+        return open(self.path, "rb")
+
+    def head(self, count: int) -> bytes:
+        try:
+            with open(self.path, "rb") as file:
+                return file.read(count)
+        except OSError:
+            return b""
+
+    def fetch(self) -> Path:
+        return self.path
+
+    def write(self, data: bytes) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as file:
+                file.write(data)
+        except OSError as error:
+            what = f"{self.path}: cannot be written ({error.strerror or error})"
+            if error.errno in _FULL:
+                raise StorageError(what, "free space there and run again: it goes on from here") from error
+            raise PhotoError("output", what, "check the folder's permissions") from error
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def remove_unfinished(self, writer: str) -> None:
+        with contextlib.suppress(OSError):
+            temporary_path(self.path, writer).unlink()
+
+    def names_below(self, folder: Address) -> set[str]:
+        out = str(folder)
+        real = os.path.relpath(os.path.realpath(self.path), os.path.realpath(out))
+        return {os.path.relpath(self.path, out), real}
+
+    def check_input(self) -> None:
+        try:
+            self.path.stat()
+        except OSError as error:
+            what = "no such file or folder" if error.errno == errno.ENOENT else f"cannot be reached ({error.strerror})"
+            raise UsageError(f"{self.path}: {what}") from error
+        if self.path.is_dir() and not os.access(self.path, os.R_OK | os.X_OK):
+            raise UsageError(f"{self.path}: no permission to read the folder")
+
+    def check_output(self) -> None:
+        if os.path.exists(self.path) and not os.path.isdir(self.path):
+            raise UsageError(f"{self.path}: OUT is not a folder", "name a folder for the results")
