@@ -11,7 +11,7 @@ from PIL import Image
 
 from h2a_batch.errors import BusyError, LedgerError, UsageError
 from h2a_batch.gallery.target import claim_sheet
-from h2a_batch.ledger.claims import claim, is_current
+from h2a_batch.ledger import CURRENT, claim, status
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import Output, Task
 from h2a_batch.ledger.table import write_table
@@ -46,6 +46,10 @@ def photo(tmp_path: Path) -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
+
+
+def is_current(ledger: Ledger, source: Source) -> bool:
+    return status(ledger, source, ledger.key).kind == CURRENT
 
 
 def _open(out: Path, settings: str = "{}") -> Ledger:

@@ -180,6 +180,38 @@ def test_a_face_whose_output_is_gone_is_still_to_do(crowd: Path, tmp_path: Path)
     assert summarise([crowd / "in"], [out])[0].pending == 0
 
 
+def test_an_output_cut_short_is_to_be_made_again_for_readers_and_runs_alike(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    convert_folder(photos, out)
+    short, edited = out / "A000210.png", out / "sub" / "B000589.png"
+    short.write_bytes(short.read_bytes()[:-100])
+    Image.new("RGB", (300, 300), "blue").save(edited)
+    items = _named(list(read_results([photos], out)))
+    assert [name for name, item in items.items() if item.state == PENDING] == ["A000210.jpg"]
+    assert items["sub/B000589.jpg"].output == edited, "what somebody edited is the photo's output"
+    made: list[FileResult] = []
+    convert_folder(photos, out, on_file=made.append)
+    assert [result.path.name for result in made if result.state == "converted"] == ["A000210.jpg"]
+    assert [result.path.name for result in made if result.kind == "exists"] == ["B000589.jpg"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"suffix": "_anime", "format": "jpg"}], ids=["plain", "suffix"])
+def test_a_photo_that_was_renamed_is_another_photo_for_readers_and_runs_alike(
+    photos: Path, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    convert_folder(photos, out, **settings)
+    (photos / "A000210.jpg").rename(photos / "renamed.jpg")
+    (photos / "sub" / "B000589.jpg").rename(photos / "B000589.jpg")
+    items = _named(list(read_results([photos], out)))
+    waiting = {name for name, item in items.items() if item.state == PENDING}
+    assert waiting == {"renamed.jpg", "B000589.jpg"}
+    made: list[FileResult] = []
+    convert_folder(photos, out, on_file=made.append, **settings)
+    assert {str(result.path.relative_to(photos)) for result in made if result.state == "converted"} == waiting
+    assert all(item.state == DONE for item in read_results([photos], out))
+
+
 def test_a_face_is_beside_the_same_face_of_other_runs(crowd: Path, tmp_path: Path) -> None:
     few, low = tmp_path / "few", tmp_path / "low"
     convert_folder(crowd / "in", few, max_faces=1, no_face="skip")

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from itertools import chain
 from math import hypot
 from pathlib import Path
@@ -19,9 +18,9 @@ from typing import Any
 
 from h2a_batch.errors import UsageError
 from h2a_batch.inference import name_of_shipped
-from h2a_batch.ledger import DONE, FAILED, NOBODY, PENDING, Ledger, Row
+from h2a_batch.ledger import CURRENT, DONE, FAILED, NO_OUTPUT, NOBODY, PENDING, Ledger, Output, Row, holds, status
 from h2a_batch.photos import Frame
-from h2a_batch.places import Address, at, sha256_of
+from h2a_batch.places import Address, at
 from h2a_batch.sources import LEDGER_FOLDER, Ignored, Scan, Source, Unusable, check_inputs, scan
 
 _NEAR = 0.25  # of a square's side: two squares whose middles are no farther apart hold the same face
@@ -174,15 +173,15 @@ def look(found: Source | Unusable, inputs: Sequence[Address], ledger: Ledger) ->
     name = _name(path, inputs)
     if isinstance(found, Unusable):
         return [Item(path, name, None, FAILED, found.message)], None
-    row = _row(ledger, found)
     item = Item(path, name, None, PENDING, source_size=found.size)
-    if row is None or row.size != found.size:
-        return [item], row
-    if row.mtime_ns != found.mtime_ns and row.sha256 and _content(found) != row.sha256:
-        return [item], row
-    if row.state in (FAILED, NOBODY):
+    where = status(ledger, found, settings=None)
+    row = where.row
+    if row is None:
+        return [item], None
+    if where.why == FAILED or (where.kind == CURRENT and row.state == NOBODY):
         return [replace(item, state=row.state, error=row.error or "", seconds=row.seconds or 0.0)], row
-    return (_outputs(ledger, row, item) if row.state == DONE and row.output else [item]), row
+    is_made = row.state == DONE and (where.kind == CURRENT or where.why == NO_OUTPUT)
+    return (_outputs(ledger, row, item) if is_made else [item]), row
 
 
 @dataclass
@@ -278,22 +277,23 @@ def _photos(inputs: Sequence[Path], ledgers: Sequence[Ledger], recursive: bool) 
 
 
 def _outputs(ledger: Ledger, row: Row, item: Item) -> list[Item]:
-    """An item for each output of a photo that was converted."""
+    """Return an item for each output of a photo; where an output is gone or cut short, it is pending."""
     faces = ledger.faces(row.source)
     apart = [(face.frame, face.output) for face in faces if face.output]
     if not apart:
-        return [_made(item, row, ledger.out / str(row.output), row.output_size or 0, len(faces))]
+        whole = Output(str(row.output), row.output_size or 0)
+        return [_made(ledger, item, row, whole, len(faces))]
     return [
-        _made(replace(item, frame=frame, face=number), row, ledger.out / output.name, output.size, 1)
+        _made(ledger, replace(item, frame=frame, face=number), row, output, 1)
         for number, (frame, output) in enumerate(apart, 1 if len(apart) > 1 else 0)
     ]
 
 
-def _made(item: Item, row: Row, output: Address, size: int, faces: int) -> Item:
-    """An item with its output, where that is still there."""
-    path = at(output).path
-    if path is None or not path.is_file():
+def _made(ledger: Ledger, item: Item, row: Row, output: Output, faces: int) -> Item:
+    path = at(ledger.out / output.name).path
+    if path is None or not holds(ledger, output):
         return item
+    size = ledger.size(output.name) or 0
     return replace(item, output=path, state=DONE, seconds=row.seconds or 0.0, output_size=size, faces=faces)
 
 
@@ -330,28 +330,6 @@ def _whole(item: Item) -> Item:
     if item.frame is None:
         return item
     return replace(item, output=None, state=NOBODY, output_size=0, frame=None, faces=0)
-
-
-def _row(ledger: Ledger, source: Source) -> Row | None:
-    """What is known of a photo; of one that lay elsewhere, by its content."""
-    row = ledger.row(source.real)
-    if row is not None or not ledger.read_only:  # a run has brought its own ledger up to date
-        return row
-    gone = [row for row in ledger.rows_of_size(source.size) if row.sha256 and not os.path.lexists(row.source)]
-    if not gone:
-        return None
-    sha256 = _content(source)
-    alike = [row for row in gone if row.sha256 == sha256]
-    same_name = [row for row in alike if os.path.basename(row.source) == source.path.name]
-    return next(iter(same_name or alike), None)
-
-
-@lru_cache(maxsize=64)
-def _content(source: Source) -> str | None:
-    try:
-        return sha256_of(source.path)
-    except OSError:  # gone again, or not readable: then it has no output here
-        return None
 
 
 def _name(path: Path, inputs: Sequence[Address]) -> str:

@@ -1,31 +1,38 @@
 """The ledger: what became of every photo, whose the files in OUT are, and what is current; all SQL of the program."""
 
-from h2a_batch.ledger.claims import claim, claim_faces, in_the_way, is_below, is_current, is_known
+from h2a_batch.ledger.claims import claim, claim_faces, is_below
 from h2a_batch.ledger.database import storage
 from h2a_batch.ledger.disposals import Entry
 from h2a_batch.ledger.holding import ledger_folder
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import DELETED, DONE, FAILED, NOBODY, PENDING, Output, Row, Task
+from h2a_batch.ledger.status import CURRENT, FOREIGN, NO_OUTPUT, STALE, Status, holds, in_the_way, outputs_of, status
 from h2a_batch.ledger.table import write_table
 
 __all__ = [
+    "CURRENT",
     "DELETED",
     "DONE",
     "FAILED",
+    "FOREIGN",
     "NOBODY",
+    "NO_OUTPUT",
     "PENDING",
+    "STALE",
     "Entry",
     "Ledger",
     "Output",
     "Row",
+    "Status",
     "Task",
     "claim",
     "claim_faces",
+    "holds",
     "in_the_way",
     "is_below",
-    "is_current",
-    "is_known",
     "ledger_folder",
+    "outputs_of",
+    "status",
     "storage",
     "write_table",
 ]

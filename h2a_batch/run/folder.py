@@ -19,9 +19,12 @@ from h2a_batch.inference import Generator, find_model, identify
 from h2a_batch.ledger import Ledger, ledger_folder
 from h2a_batch.options import Options, with_settings
 from h2a_batch.places import Address, absolute, address, at
-from h2a_batch.run.disposal import check_rules
+from h2a_batch.run.disposal import Disposal, check_rules
+from h2a_batch.run.feed import Feed, Once
+from h2a_batch.run.live import Live
+from h2a_batch.run.present import Presenter
 from h2a_batch.run.run import Run
-from h2a_batch.sources import Ignored, check_inputs, is_image_name, scan
+from h2a_batch.sources import Ignored, Scan, check_inputs, is_image_name, scan
 
 IN_PLACE_SUFFIX = "_anime"
 
@@ -71,10 +74,51 @@ def convert_folder(
     tell, tell_event = on_file or (lambda result: None), on_event or (lambda event: None)
     joined = cluster.joined(options.ray) if options.ray and not options.dry_run else contextlib.nullcontext()
     with joined, _opened(target, options, originals) as (ledger, model, generator):
-        run = Run(paths, options, ledger, originals, tell, tell_event, ended)
+        presenter = Presenter(ledger, options, _folders(paths), ended)
+        if not options.dry_run:
+            presenter.check()
+        how = _how(options, ledger, originals)
+        disposal = Disposal(ledger, options, paths, tell_event)
+        feed = _feed(paths, how, options, ledger, disposal, tell_event, ended)
+        run = Run(paths, how, options, ledger, feed, disposal, presenter, tell, tell_event, ended)
         with _counting(run, None if options.watch else on_total):
             run.work(model, generator)
     return run.summary
+
+
+def _how(options: Options, ledger: Ledger, originals: list[str]) -> Scan:
+    """Return how photos are looked for."""
+    return Scan(
+        suffix=options.suffix,
+        format=options.format,
+        recursive=options.recursive,
+        out=ledger.out,
+        is_output=ledger.is_output,
+        exclude=ledger.sheets(),
+        originals=originals,
+        avoid=frozenset(map(os.path.realpath, filter(None, (options.archive, options.failures)))),
+        watching=options.watch,
+    )
+
+
+def _feed(
+    paths: Sequence[Address],
+    how: Scan,
+    options: Options,
+    ledger: Ledger,
+    disposal: Disposal,
+    tell: Callable[[Event], None],
+    stop: threading.Event,
+) -> Feed:
+    """Return what gives out the photos: the one place that tells a watch from a run."""
+    if not options.watch:
+        return Once(paths, how)
+    return Live(_folders(paths), how, options, ledger, disposal, tell, stop)
+
+
+def _folders(paths: Sequence[Address]) -> list[Path]:
+    """Return the inputs that lie on a disk: all of them for a watch or a sheet."""
+    return [path for path in (at(address).path for address in paths) if path]
 
 
 @contextlib.contextmanager

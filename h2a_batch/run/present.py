@@ -32,6 +32,7 @@ from h2a_batch.ledger import Ledger, Row
 from h2a_batch.options import SHEET_SUFFIXES, Options
 
 REPORT_NAME = "report.html"
+Looks = Callable[[], Iterator[tuple[list[Item], Row | None]]]
 
 
 class _StoppedError(Exception):
@@ -44,14 +45,12 @@ class Presenter:
 
     Args:
         inputs: as `folder` has them.
-        looks: goes through the photos of the run anew each time, and tells what became of them.
         stop: when set, what is not complete is not written.
     """
 
     ledger: Ledger
     options: Options
     inputs: Sequence[Path]
-    looks: Callable[[], Iterator[tuple[list[Item], Row | None]]]
     stop: threading.Event
     made: list[Path] = field(default_factory=list)  # folders that were not there before
 
@@ -85,10 +84,14 @@ class Presenter:
         if self.report:
             check_report(self.report)
 
-    def write(self, summary: Summary) -> None:
-        """Write it, and note in the summary what was written, and why something was not."""
+    def write(self, summary: Summary, looks: Looks) -> None:
+        """Write what was asked for, and note in the summary what was written, and why something was not.
+
+        Args:
+            looks: goes through the photos of the run anew each time, and tells what became of them.
+        """
         try:
-            facts = facts_of(self.ledger, self._looks())
+            facts = facts_of(self.ledger, self._until_stopped(looks))
             if not facts.photos:
                 for folder in self.made:
                     with contextlib.suppress(OSError):  # there is something in it
@@ -97,34 +100,34 @@ class Presenter:
             for file, write in ((self.sheet, self._write_sheet), (self.report, self._write_report)):
                 try:
                     if file:
-                        write(file, facts, summary)
+                        write(file, facts, summary, looks)
                 except (UsageError, StorageError) as error:
                     summary.unwritten += (str(error),)
         except _StoppedError:
             summary.interrupted = True
 
-    def _write_sheet(self, file: Path, facts: Facts, summary: Summary) -> None:
+    def _write_sheet(self, file: Path, facts: Facts, summary: Summary, looks: Looks) -> None:
         sheet = Sheet(file, [facts], facts.rows, title_of(self.inputs))
-        grid = plan_sheet(sheet, self._rows())
+        grid = plan_sheet(sheet, self._rows(looks))
         pages = files_of(sheet, grid)
         for page in pages:
             claim_sheet(self.ledger, page, self.options.overwrite)
-        for written, _ in write_sheet(sheet, grid, self._rows()):
+        for written, _ in write_sheet(sheet, grid, self._rows(looks)):
             summary.sheets += (written,) if written else ()
         for page in stale_pages(file, len(pages)):
             if page in self.ledger.sheets():  # an earlier run's, and there is less to show now
                 with contextlib.suppress(OSError):
                     page.unlink()
 
-    def _write_report(self, file: Path, facts: Facts, summary: Summary) -> None:
-        write_report(self._rows(), file, title=title_of(self.inputs), facts=facts.words)
+    def _write_report(self, file: Path, facts: Facts, summary: Summary, looks: Looks) -> None:
+        write_report(self._rows(looks), file, title=title_of(self.inputs), facts=facts.words)
         summary.page = file
 
-    def _looks(self) -> Iterator[tuple[list[Item], Row | None]]:
-        for seen in self.looks():
+    def _until_stopped(self, looks: Looks) -> Iterator[tuple[list[Item], Row | None]]:
+        for seen in looks():
             if self.stop.is_set():
                 raise _StoppedError
             yield seen
 
-    def _rows(self) -> Iterator[Items]:
-        return ((item,) for items, _ in self._looks() for item in items)
+    def _rows(self, looks: Looks) -> Iterator[Items]:
+        return ((item,) for items, _ in self._until_stopped(looks) for item in items)

@@ -1,6 +1,6 @@
 """Sources: what there is to convert, in folders, in object stores and in drop folders, and the names of outputs."""
 
-from h2a_batch.sources.names import is_image_name, numbered, variants
+from h2a_batch.sources.names import is_image_name, numbered, stem_of, variants
 from h2a_batch.sources.settle import SETTLE_SECONDS, Settling, is_open_for_writing
 from h2a_batch.sources.source import LEDGER_FOLDER, Found, Ignored, Scan, Source, Unusable, check_inputs, scan
 from h2a_batch.sources.watch import Watcher, wait_until
@@ -20,6 +20,7 @@ __all__ = [
     "is_open_for_writing",
     "numbered",
     "scan",
+    "stem_of",
     "variants",
     "wait_until",
 ]

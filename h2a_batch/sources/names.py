@@ -43,7 +43,7 @@ def assign(names: Iterable[str], suffix: str, format: str, reserved: Iterable[st
 
 def forms(name: str, suffix: str, format: str) -> tuple[str, str]:
     """The output names of an input: where it has its stem to itself, and where another one shares it."""
-    return _output(_stem(name), suffix, format), _output(name, suffix, format)
+    return _output(stem_of(name), suffix, format), _output(name, suffix, format)
 
 
 def variants(name: str) -> Iterator[str]:
@@ -65,7 +65,8 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
+    """Return a name without the suffix of an image."""
     return os.path.splitext(name)[0] if is_image_name(name) else name
 
 

@@ -1,0 +1,178 @@
+"""Status: the ONE rule of what is current, for runs, watches, sheets and reports alike."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from h2a_batch.ledger.ledger import Ledger
+from h2a_batch.ledger.records import DONE, FAILED, KEPT, NOBODY, Made, Output, Row
+from h2a_batch.photos import is_complete
+from h2a_batch.places import Address, at, sha256_of
+from h2a_batch.sources import Source, stem_of, variants
+
+CURRENT, STALE, FOREIGN, PENDING = "current", "stale", "foreign", "pending"
+NO_OUTPUT = "output gone, or not as it was made"
+_NUMBER = re.compile(r"~\d+$")
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a photo stands.
+
+    Args:
+        kind: `CURRENT`, all that is to be made of the photo is there and whole, or nobody is in it and nothing is to be
+            made; `STALE`, it was converted, but is to be converted again; `PENDING`, it never was; `FOREIGN`, a file of
+            other origin or an edited output has the name of its output.
+        why: what makes it stale, in a word or two; ``failed`` where its conversion failed.
+        row: what is on record of the photo, wherever it lay.
+        in_the_way: the file of other origin, or the edited one.
+    """
+
+    kind: str
+    why: str = ""
+    row: Row | None = None
+    in_the_way: Address | None = None
+
+
+def status(ledger: Ledger, source: Source, settings: str | None, look: bool = True) -> Status:
+    """Tell where a photo stands. A photo that lay elsewhere, or was touched, has its record brought up to date.
+
+    Args:
+        settings: the key of the settings that its outputs must have been made with; None for any.
+        look: look at its outputs, and at its content where its time of change is another. Without it neither file is
+            touched, and no photo is found that lay elsewhere: what is on record has to hold for it as it lies there.
+    """
+    row = ledger.row(source.real) or (_moved_here(ledger, source) if look else None)
+    why = _why_not_current(ledger, source, row, settings, look) if row else PENDING
+    if not why:
+        return Status(CURRENT, row=row)
+    path = _in_the_way(ledger, source, row, settings) if look else None
+    if path is not None:
+        return Status(FOREIGN, why, row, path)
+    return Status(PENDING if row is None else STALE, why, row)
+
+
+def in_the_way(ledger: Ledger, source: Source) -> Address:
+    """Return the file of other origin, or the edited one, for which `claim` gave no task."""
+    path = _in_the_way(ledger, source, ledger.row(source.real), ledger.key)
+    return path or ledger.out / next(names_of(ledger, source))
+
+
+def names_of(ledger: Ledger, source: Source) -> Iterator[str]:
+    """Yield the names that the output of a photo may have, the one that it has first."""
+    row = ledger.row(source.real)
+    if row is not None and row.output is not None and _has_natural_name(source, row):
+        yield row.output
+    folder, wanted = os.path.split(source.output)
+    for name in variants(wanted):
+        yield os.path.join(folder, name)
+
+
+def outputs_of(ledger: Ledger, row: Row) -> list[Output]:
+    """Return the files that were made of a photo."""
+    if row.state == NOBODY or row.output is None:
+        return []
+    return portraits_of(ledger, row.source) or [Output(row.output, row.output_size or 0)]
+
+
+def portraits_of(ledger: Ledger, source: str) -> list[Output]:
+    """Return the files of a photo's faces, where they have files of their own."""
+    return [face.output for face in ledger.faces(source) if face.output]
+
+
+def holds(ledger: Ledger, output: Output) -> bool:
+    """Tell whether an output is there, as it was made or as somebody edited it; one that is cut short is not."""
+    size, path = ledger.size(output.name), ledger.out / output.name
+    return size == output.size or (size is not None and at(path).is_file() and is_foreign(ledger, output.name))
+
+
+def is_foreign(ledger: Ledger, name: str) -> bool:
+    """Tell whether a file has a name in OUT that nobody we know made, or that was edited."""
+    made, size = ledger.made(name), ledger.size(name)
+    return size is not None and (made is None or made.size == KEPT or _is_edited(made, ledger.out / name, size))
+
+
+def _why_not_current(ledger: Ledger, source: Source, row: Row, settings: str | None, look: bool) -> str:
+    """Return what makes a photo on record stale, the cheapest reason first; nothing where it is current."""
+    if row.size != source.size:
+        return "changed"
+    if row.state not in (DONE, NOBODY):
+        return FAILED if row.state == FAILED else "not finished"
+    if settings is not None and row.settings != settings:
+        return "made with other settings"
+    if settings is not None and not _has_natural_name(source, row):
+        return "named otherwise"
+    if look and not all(ledger.size(output.name) == output.size for output in outputs_of(ledger, row)):
+        return NO_OUTPUT
+    if row.mtime_ns == source.mtime_ns:
+        return ""
+    if not look or _content(source) != row.sha256:
+        return "changed"
+    ledger.touch(source)
+    return ""
+
+
+def _in_the_way(ledger: Ledger, source: Source, row: Row | None, settings: str | None) -> Address | None:
+    """Return a file that the outputs of a photo may not replace.
+
+    Without settings the names that its outputs would have are not known, and those that it has are looked at.
+    """
+    names = [output.name for output in portraits_of(ledger, source.real)]
+    if settings is not None:
+        names.append(next(names_of(ledger, source)))
+    elif row is not None and not names:
+        names = [output.name for output in outputs_of(ledger, row)]
+    return next((ledger.out / name for name in names if is_foreign(ledger, name)), None)
+
+
+def _has_natural_name(source: Source, row: Row) -> bool:
+    """Tell whether an output was named as it would be now, or would be if a namesake had not come, or gone, since."""
+    stem, dot = os.path.splitext(row.natural)
+    plain = f"{_NUMBER.sub('', stem)}{dot}"  # it may have been the second of two of one name
+    return row.natural == source.output or row.natural in source.also or plain in source.also
+
+
+def _moved_here(ledger: Ledger, source: Source) -> Row | None:
+    """Return the record of a photo that lay elsewhere, in the same place below IN, and bring it up to date."""
+    for row in _namesakes(ledger, source):
+        if row.size != source.size or not row.sha256 or at(source.path).has(row.source):
+            continue
+        if _content(source) == row.sha256:
+            with ledger.together():
+                ledger.rename(row.source, source.real)
+                ledger.rename_outputs(row.source, source.real)
+            return ledger.row(source.real)
+    return None
+
+
+def _namesakes(ledger: Ledger, source: Source) -> list[Row]:
+    """Return the photos on record whose output has, or would have, the name of this one's."""
+    if not ledger.read_only:
+        made = ledger.made(source.output)
+        row = ledger.row(made.source) if made and made.source and made.sha256 else None
+        return [row] if row else []
+    # who only reads may not know how outputs are named: a photo of the same folder and stem is a namesake
+    folder, stem = os.path.dirname(source.output), stem_of(source.path.name)
+    rows = (row for row in ledger.rows_of_size(source.size) if os.path.dirname(row.natural) == folder)
+    return [row for row in rows if stem_of(os.path.basename(row.source)) == stem]
+
+
+def _is_edited(made: Made, path: Address, size: int) -> bool:
+    """Tell whether somebody changed an output: not of the recorded size, and yet whole, so that it is not cut short."""
+    place = at(path)
+    if not place.is_file():
+        return True
+    return made.size is not None and made.size != size and (place.whole or is_complete(path))
+
+
+@lru_cache(maxsize=64)
+def _content(source: Source) -> str | None:
+    """Return the sha256 of a photo; None where it cannot be read: the pipeline will meet that again and say so."""
+    try:
+        return sha256_of(source.path)
+    except OSError:
+        return None
