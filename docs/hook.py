@@ -27,4 +27,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Take the changelog's links to commits away: they lead to the repository's host, which a copy may not have."""
-    return re.sub(r"^\[(.+)\]: \.\./\.\./.*$", r"[\1]: #", markdown, flags=re.MULTILINE)
+    without = re.sub(r"^\[.+\]: \.\./\.\./.*\n", "", markdown, flags=re.MULTILINE)
+    return markdown if without == markdown else re.sub(r"^## \[(.+?)\]", r"## \1", without, flags=re.MULTILINE)

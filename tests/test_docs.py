@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from chromium import browser, find_browser
 from conftest import ROOT
 
 from h2a_batch.cli import build_parser
@@ -150,18 +151,36 @@ def test_the_changelog_names_every_version_with_its_date_and_link() -> None:
     assert set(re.findall(r"^### (.*)$", text, re.MULTILINE)) <= kinds
 
 
-def test_the_site_is_built_without_a_warning_and_read_without_a_network(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("material", reason="the extra docs is not installed")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ROOT / "docs" / "mkdocs.yml", "-d", tmp_path]
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ROOT / "docs" / "mkdocs.yml", "-d", folder]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    pages = list(tmp_path.rglob("*.html"))
-    assert len(pages) > len(list((ROOT / "docs").glob("*.md")))
+    return folder
+
+
+def test_the_site_has_every_page_and_fetches_nothing_from_a_network(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= {page.stem for page in pages}
     for page in pages:
         fetched = r"<(?:script|img|source|iframe)\b[^>]*\bsrc=\"?(?:https?:)?//|<link\b[^>]*\bhref=\"?(?:https?:)?//"
         assert not re.search(fetched, page.read_text()), page.name
-    for style in tmp_path.rglob("*.css"):
+    for style in site.rglob("*.css"):
         assert not re.search(r"(?:url\(|@import )[\"']?(?:https?:)?//", style.read_text()), style.name
+
+
+@pytest.mark.skipif(not find_browser(), reason="no Chromium to look at the site with")
+def test_the_site_is_searched_from_files(site: Path, tmp_path: Path) -> None:
+    with browser(tmp_path) as page:
+        page.screen(1300, 900)
+        page.open((site / "docs" / "start.html").as_uri())
+        page.wait("!!document.querySelector('iframe')")
+        page.evaluate("document.querySelector('.md-search__input').focus()")
+        page.type("settle")
+        page.wait("!!document.querySelector('.md-search-result__link[href*=\"docs/watch.html\"]')")
+        assert not [url for url in page.requests if not url.startswith(("file:", "data:", "about:", "blob:"))]
 
 
 def test_forms_for_issues_are_what_github_takes() -> None:
