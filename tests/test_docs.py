@@ -16,8 +16,8 @@ import pytest
 from chromium import browser, find_browser
 from conftest import ROOT
 
-from h2a_batch.cli import build_parser
-from h2a_batch.sheet_cli import build_parser as build_sheet_parser
+from h2a_batch.command.convert import build_parser
+from h2a_batch.command.sheet import build_parser as build_sheet_parser
 
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", ".github/SECURITY.md", "train/README.md")),
