@@ -141,7 +141,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--format", choices=FORMATS, default="png", help="of the outputs (default: png)")
-    group.add_argument("--quality", type=int, metavar="N", help="1 to 100, for jpg and webp (default: 92)")
+    lossy = ", ".join(format.name for format in FORMATS.values() if format.lossy)
+    group.add_argument("--quality", type=int, metavar="N", help=f"1 to 100, for {lossy} (default: 92)")
     group.add_argument("--suffix", default="", metavar="TEXT", help="put behind the names, as in --suffix _anime")
     group.add_argument(
         "--size",
