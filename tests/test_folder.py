@@ -15,6 +15,7 @@ from watch_support import drop
 
 from h2a_batch import FileResult, Options, convert_folder
 from h2a_batch.errors import ModelError, UsageError
+from h2a_batch.photos import FORMATS
 
 
 def test_a_tree_of_photos_becomes_a_tree_of_pictures(photos: Path, tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_only_what_is_missing_changed_or_set_otherwise_is_done_again(photos: Pat
     assert run(size="128", limit=2, overwrite=True) == 2
 
 
-@pytest.mark.parametrize("format", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("format", sorted(FORMATS))
 def test_formats_sizes_and_fits(photos: Path, tmp_path: Path, format: str) -> None:
     for size, fit, wanted in (
         ("source", "pad", (200, 250)),
@@ -69,7 +70,7 @@ def test_formats_sizes_and_fits(photos: Path, tmp_path: Path, format: str) -> No
         convert_folder(photos / "A000210.jpg", out, format=format, size=size, fit=fit, suffix="_x")
         with Image.open(out / f"A000210_x.{format}") as image:
             assert image.size == wanted
-            assert image.format == {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[format]
+            assert image.format == {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "avif": "AVIF"}[format]
 
 
 def test_in_and_out_may_be_the_same_folder(photos: Path) -> None:
@@ -157,7 +158,7 @@ def test_transparent_pictures_stay_transparent(tmp_path: Path) -> None:
         image = portrait.convert("RGBA")
     image.paste((0, 0, 0, 0), (0, 0, 60, 60))
     image.save(source / "cut-out.png")
-    for format, mode in (("png", "RGBA"), ("webp", "RGBA"), ("jpg", "RGB")):
+    for format, mode in (("png", "RGBA"), ("webp", "RGBA"), ("avif", "RGBA"), ("jpg", "RGB")):
         convert_folder(source, tmp_path / format, format=format)
         with Image.open(tmp_path / format / f"cut-out.{format}") as result:
             assert result.mode == mode

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, features
 
 from h2a_batch.errors import PhotoError
 from h2a_batch.photos.png import encode_png
@@ -67,7 +67,13 @@ def _webp(image: Image.Image, quality: int, exif: bytes | None) -> bytes:
     return _saved(image, "WEBP", exif, quality=quality)
 
 
-def _saved(image: Image.Image, kind: str, exif: bytes | None, **settings: int) -> bytes:
+def _avif(image: Image.Image, quality: int, exif: bytes | None) -> bytes:
+    if not features.check("avif"):
+        raise OSError("this Pillow was built without AVIF: pip install --upgrade pillow")
+    return _saved(image, "AVIF", exif, quality=quality, subsampling="4:4:4")
+
+
+def _saved(image: Image.Image, kind: str, exif: bytes | None, **settings: int | str) -> bytes:
     """Have Pillow make a file of its own kind."""
     data = io.BytesIO()
     more = {"exif": exif} if exif else {}
@@ -81,5 +87,6 @@ FORMATS = {
         Format("png", lossy=False, alpha=True, save=_png),
         Format("jpg", lossy=True, alpha=False, save=_jpeg),
         Format("webp", lossy=True, alpha=True, save=_webp),
+        Format("avif", lossy=True, alpha=True, save=_avif),
     )
 }
