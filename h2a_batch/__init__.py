@@ -1,10 +1,8 @@
 """h2a-batch: folders of human face photos into anime faces, offline, on MindSpore Lite.
 
-from h2a_batch import convert_folder
+from h2a_batch import convert_folder, convert_image
 summary = convert_folder("photos", "anime", format="jpg")
-
-from h2a_batch import Generator
-anime = Generator("anime-256").paint([pixels])[0]   # uint8 RGB, (256, 256, 3)
+anime = convert_image("photo.jpg")   # a Pillow image; `Generator` keeps the model open for more
 """
 
 __version__ = "0.1.0"
@@ -12,32 +10,52 @@ __version__ = "0.1.0"
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from h2a_batch.errors import H2AError
+    from h2a_batch.convert import convert_image
+    from h2a_batch.errors import (
+        BusyError,
+        ClusterError,
+        H2AError,
+        LedgerError,
+        ModelError,
+        PhotoError,
+        RuntimeMissingError,
+        StorageError,
+        UsageError,
+    )
     from h2a_batch.events import Event, FileResult, Summary
     from h2a_batch.inference import Generator
     from h2a_batch.options import Options, Workers
     from h2a_batch.run import convert_folder
 
 __all__ = [
+    "BusyError",
+    "ClusterError",
     "Event",
     "FileResult",
     "Generator",
     "H2AError",
+    "LedgerError",
+    "ModelError",
     "Options",
+    "PhotoError",
+    "RuntimeMissingError",
+    "StorageError",
     "Summary",
+    "UsageError",
     "Workers",
     "__version__",
     "convert_folder",
+    "convert_image",
 ]
 _HOMES = {
     "Event": "events",
     "FileResult": "events",
     "Generator": "inference",
-    "H2AError": "errors",
     "Options": "options",
     "Summary": "events",
     "Workers": "options",
     "convert_folder": "run",
+    "convert_image": "convert",
 }
 
 
@@ -45,6 +63,7 @@ def __getattr__(name: str) -> Any:
     """Load a name when it is first asked for, so that the command can set up its signals before Pillow and NumPy."""
     from importlib import import_module
 
-    if name not in _HOMES:
+    home = _HOMES.get(name, "errors" if name.endswith("Error") else "")
+    if name not in __all__ or not home:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{home}"), name)

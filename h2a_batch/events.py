@@ -1,10 +1,7 @@
-"""What a run tells: what became of each photo, changes of state, the counts at its end; and a word to systemd."""
+"""What a run tells: what became of each photo, changes of state, and the counts at its end."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +42,7 @@ class Summary:
 
     ``faces`` were converted, ``faceless`` photos skipped since no face was found; ``ignored`` are files that are no
     photos, ``exist`` photos skipped for a foreign file in OUT, ``kept`` photos that were to be moved or deleted and
-    could not be; ``report`` is the list of all files, ``page`` the one to look at, ``unwritten`` says why a sheet or
+    could not be; ``table`` is the list of all files, ``page`` the report to look at, ``unwritten`` says why a sheet or
     page that was asked for is not there.
     """
 
@@ -59,7 +56,7 @@ class Summary:
     kept: int = 0
     seconds: float = 0.0
     interrupted: bool = False
-    report: Path | None = None
+    table: Path | None = None
     sheets: tuple[Path, ...] = ()
     page: Path | None = None
     unwritten: tuple[str, ...] = ()
@@ -89,14 +86,3 @@ class Event:
     path: Address
     target: Address | None = None
     message: str = ""
-
-
-def notify(state: str) -> None:
-    """Tell systemd of a change of state, such as ``READY=1``; without systemd nothing happens."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):  # a name of Linux that is no file
-        address = "\0" + address[1:]
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
-        to.sendto(state.encode(), address)

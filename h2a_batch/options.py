@@ -194,12 +194,12 @@ class Options:
         """Images in one predict: on CPU more than one gains nothing, an Ascend card wants several."""
         return self.batch_size or (1 if device == "cpu" else 8)
 
-    def settings(self, model_sha256: str, framing: str, rule: FaceRule) -> str:
+    def settings(self, model_sha256: str, fit: str, rule: FaceRule) -> str:
         """What decides the bytes of an output, as canonical JSON for the ledger.
 
         Args:
             model_sha256: identity of the generator.
-            framing, rule: the model's own way of fitting, where ``fit`` leaves it open, and of framing a face.
+            fit, rule: the model's own way of fitting, where ``fit`` leaves it open, and of framing a face.
         """
         faces = [self.faces, self.min_face, self.max_faces, self.no_face, *astuple(rule)]
         return json.dumps(
@@ -209,7 +209,7 @@ class Options:
                 "format": self.format,
                 "quality": self.effective_quality if FORMATS[self.format].lossy else None,
                 "size": self.size,
-                "fit": self.fit or framing,
+                "fit": self.fit or fit,
                 "keep_metadata": self.keep_metadata,
                 "faces": None if self.faces == "off" else faces,
             },

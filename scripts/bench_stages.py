@@ -58,7 +58,7 @@ def cost(work: Callable[[], object], repeats: int = REPEATS) -> float:
 def reading(path: Path, generator: Generator, searches: Sequence[Search | None]) -> list[float]:
     """A photo decoded with faces looked for in several ways, and as little of it as JPEG allows."""
     pixels = generator.card.input
-    size, fit = (pixels.width, pixels.height), generator.card.framing
+    size, fit = (pixels.width, pixels.height), generator.card.fit
 
     def eighth() -> None:
         with Image.open(path) as image:

@@ -30,8 +30,8 @@ def test_a_tree_of_photos_becomes_a_tree_of_pictures(photos: Path, tmp_path: Pat
     for name in tree(tmp_path / "out"):
         with Image.open(tmp_path / "out" / name) as image:
             assert image.size == (205, 256), "a 200x250 portrait keeps its proportions"
-    assert summary.report is not None
-    rows = list(csv.DictReader(summary.report.open()))
+    assert summary.table is not None
+    rows = list(csv.DictReader(summary.table.open()))
     assert len(rows) == 6 and {row["state"] for row in rows} == {"done"}
 
 

@@ -164,8 +164,8 @@ class Console:
             lines.append(f"{summary.faceless} of the skipped: no face was found")
         if summary.kept:
             lines.append(f"{summary.kept} of the photos stayed in IN: they could not be moved or deleted")
-        if summary.report:
-            lines.append(f"table: {shown(summary.report)}")
+        if summary.table:
+            lines.append(f"table: {shown(summary.table)}")
         if summary.sheets:
             more = f" and {count} more page{'s' * (count > 1)}" if (count := len(summary.sheets) - 1) else ""
             lines.append(f"contact sheet: {shown(summary.sheets[0])}{more}")

@@ -1,6 +1,7 @@
 """Conversion: an iterable of photos in, a result for each out, in this process or on a cluster."""
 
 from h2a_batch.convert import cluster
+from h2a_batch.convert.image import convert_image
 from h2a_batch.convert.parts import Photo, decode
 from h2a_batch.convert.pipeline import Result, convert, load
 
@@ -9,6 +10,7 @@ __all__ = [
     "Result",
     "cluster",
     "convert",
+    "convert_image",
     "decode",
     "load",
 ]

@@ -259,7 +259,7 @@ class _Stages:
     def _decoder(self) -> None:
         """A thread that decodes, and looks for faces."""
         card, options = self.generator.card, self.options
-        size, fit = (card.input.width, card.input.height), options.fit or card.framing
+        size, fit = (card.input.width, card.input.height), options.fit or card.fit
 
         def find(picture: NDArray[np.uint8], smallest: float) -> list[Face]:
             try:

@@ -104,7 +104,7 @@ class FaceRule:
 class Card:
     """What is known of a model: its file, its identity, and the pixels it takes and gives.
 
-    ``framing`` is the way of fitting a photo (crop, pad, stretch) that the model was made for, ``face`` that of a face.
+    ``fit`` is the way of fitting a photo (crop, pad, stretch) that the model was made for, ``face`` that of a face.
     ``facts`` holds the card's other fields as they are written (parameters, licence, limits, ...).
     """
 
@@ -113,7 +113,7 @@ class Card:
     sha256: str
     input: Pixels
     output: Pixels
-    framing: str
+    fit: str
     facts: dict[str, Any]
     face: FaceRule = FaceRule()
 
@@ -172,7 +172,7 @@ def card_of(path: Path) -> Card | None:
             sha256=str(fields["sha256"]),
             input=_pixels(fields["input"]),
             output=_pixels(fields["output"]),
-            framing=_one_of(fields.get("framing", "pad"), tuple(FITS)),
+            fit=_one_of(fields.get("framing", "pad"), tuple(FITS)),
             facts=fields,
             face=_face_rule(fields.get("face", {})),
         )
@@ -202,10 +202,10 @@ def read_card(path: Path, kind: str) -> dict[str, Any] | None:
 
 
 def identify(path: Path) -> tuple[str, str, FaceRule]:
-    """A model's sha256, its framing and its rule for faces, without loading it."""
+    """A model's sha256, its fit and its rule for faces, without loading it."""
     try:
         card = card_of(path)
-        return (card.sha256, card.framing, card.face) if card else (sha256_of(path), "pad", FaceRule())
+        return (card.sha256, card.fit, card.face) if card else (sha256_of(path), "pad", FaceRule())
     except OSError as error:
         raise ModelError(f"{path}: the model cannot be read ({error.strerror})") from error
 

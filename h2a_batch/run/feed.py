@@ -57,13 +57,18 @@ class Feed(Protocol):
 
 @dataclass(frozen=True)
 class Once:
-    """The photos that are there, once."""
+    """The photos that are there, once.
+
+    Args:
+        inputs, how, entered: as for `scan`.
+    """
 
     inputs: Sequence[Address]
     how: Scan
+    entered: Callable[[str], None] = lambda real: None
 
     def photos(self) -> Iterator[Found | None]:
-        return scan(self.inputs, self.how)
+        return scan(self.inputs, self.how, self.entered)
 
     def ready(self) -> None:
         pass

@@ -61,32 +61,50 @@ def convert_folder(
     """
     options = with_settings(options or Options(), settings)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    target = absolute(address(os.fspath(out), options.endpoint))
-    addresses = [address(os.fspath(path), options.endpoint) for path in given]
-    _check_stores([*addresses, target], options)
-    paths = check_inputs(addresses, options.recursive)
-    _check_out(target)
-    _check_watched(paths, options)
-    originals = [at(path if at(path).is_folder() else path.parent).real for path in paths]
-    if at(target).real in originals and not options.suffix:
-        options = replace(options, suffix=IN_PLACE_SUFFIX)
+    paths, target, options = _checked(given, os.fspath(out), options)
+    originals = _folders_of(paths)
     ended = stop or threading.Event()
     tell, tell_event = on_file or (lambda result: None), on_event or (lambda event: None)
     joined = cluster.joined(options.ray) if options.ray and not options.dry_run else contextlib.nullcontext()
     with joined, _opened(target, options, originals) as (ledger, model, generator):
-        presenter = Presenter(ledger, options, _folders(paths), ended)
-        if not options.dry_run:
-            presenter.check()
-        how = _how(options, ledger, originals)
+        presenter = Presenter(ledger, options, _on_disk(paths), ended)
+        presenter.check()
+        how = _how(options, ledger)
         disposal = Disposal(ledger, options, paths, tell_event)
-        feed = _feed(paths, how, options, ledger, disposal, tell_event, ended)
-        run = Run(paths, how, options, ledger, feed, disposal, presenter, tell, tell_event, ended)
+        feed: Feed = Once(paths, how, originals.append)
+        if options.watch:  # the one place that tells a watch from a run
+            feed = Live(_on_disk(paths), how, options, ledger, disposal, tell_event, ended)
+        run = Run(paths, how, originals, options, ledger, feed, disposal, presenter, tell, tell_event, ended)
         with _counting(run, None if options.watch else on_total):
             run.work(model, generator)
     return run.summary
 
 
-def _how(options: Options, ledger: Ledger, originals: list[str]) -> Scan:
+def _checked(
+    given: Sequence[str | os.PathLike[str]], out: str, options: Options
+) -> tuple[list[Address], Address, Options]:
+    """Return inputs, OUT and options of a run that can begin.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    target = absolute(address(out, options.endpoint))
+    addresses = [address(os.fspath(path), options.endpoint) for path in given]
+    _check_stores([*addresses, target], options)
+    paths = check_inputs(addresses, options.recursive)
+    _check_out(target)
+    _check_watched(paths, options)
+    if at(target).real in _folders_of(paths) and not options.suffix:
+        options = replace(options, suffix=IN_PLACE_SUFFIX)
+    return paths, target, options
+
+
+def _folders_of(paths: Sequence[Address]) -> list[str]:
+    """Return the real paths of the folders that hold originals."""
+    return [at(path if at(path).is_folder() else path.parent).real for path in paths]
+
+
+def _how(options: Options, ledger: Ledger) -> Scan:
     """Return how photos are looked for."""
     return Scan(
         suffix=options.suffix,
@@ -95,28 +113,12 @@ def _how(options: Options, ledger: Ledger, originals: list[str]) -> Scan:
         out=ledger.out,
         is_output=ledger.is_output,
         exclude=ledger.sheets(),
-        originals=originals,
         avoid=frozenset(map(os.path.realpath, filter(None, (options.archive, options.failures)))),
         watching=options.watch,
     )
 
 
-def _feed(
-    paths: Sequence[Address],
-    how: Scan,
-    options: Options,
-    ledger: Ledger,
-    disposal: Disposal,
-    tell: Callable[[Event], None],
-    stop: threading.Event,
-) -> Feed:
-    """Return what gives out the photos: the one place that tells a watch from a run."""
-    if not options.watch:
-        return Once(paths, how)
-    return Live(_folders(paths), how, options, ledger, disposal, tell, stop)
-
-
-def _folders(paths: Sequence[Address]) -> list[Path]:
+def _on_disk(paths: Sequence[Address]) -> list[Path]:
     """Return the inputs that lie on a disk: all of them for a watch or a sheet."""
     return [path for path in (at(address).path for address in paths) if path]
 
@@ -127,13 +129,13 @@ def _opened(
 ) -> Iterator[tuple[Ledger, Path, Generator | None]]:
     """OUT's ledger, the model's file, and in a first run the generator: what does not load leaves no trace in OUT."""
     model = find_model(options.model)
-    sha256, framing, rule = identify(model)
+    sha256, fit, rule = identify(model)
     first_run = not ledger_folder(out).exists() and not options.dry_run
     generator = load(model, options) if first_run and not options.ray else None
     if not options.dry_run:
         check_rules(options, out, originals)
     try:
-        ledger = Ledger(out, options.settings(sha256, framing, rule), read_only=options.dry_run)
+        ledger = Ledger(out, options.settings(sha256, fit, rule), read_only=options.dry_run)
     except OSError as error:
         if at(out).far:
             what = f"{ledger_folder(out)}: the ledger cannot be kept there ({error.strerror})"
@@ -151,7 +153,7 @@ def _counting(run: Run, on_total: Callable[[int], None] | None) -> Iterator[None
 
     def work() -> None:
         with contextlib.suppress(H2AError, OSError, sqlite3.Error):  # the run itself meets the same and says so
-            found = takewhile(lambda item: not ended.is_set(), scan(run.inputs, replace(run.how, originals=[])))
+            found = takewhile(lambda item: not ended.is_set(), scan(run.inputs, run.how))
             total = sum(not isinstance(item, Ignored) for item in found)
             if on_total and not ended.is_set():
                 on_total(total)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from h2a_batch.errors import StorageError
-from h2a_batch.events import Event, notify
+from h2a_batch.events import Event
 from h2a_batch.ledger import CURRENT, Ledger, status, write_table
 from h2a_batch.options import Options
 from h2a_batch.run.disposal import Disposal
+from h2a_batch.run.systemd import notify
 from h2a_batch.sources import SETTLE_SECONDS, Found, Scan, Settling, Source, Watcher, wait_until
 
 _UPKEEP, _UPKEEP_SHARE = 60.0, 50  # seconds between two reports of a watch, or times what the last one took
@@ -63,7 +64,7 @@ class Live:
         if error and self._watcher.takes_back(photo, error):  # it may just not be complete yet
             return True
         self._answered += 1
-        self._watcher.left(photo)
+        self._watcher.leave(photo)
         return False
 
     @property

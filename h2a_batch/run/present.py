@@ -72,6 +72,8 @@ class Presenter:
         Raises:
             UsageError: there is none.
         """
+        if self.options.dry_run:
+            return
         given = self.options.report
         if given and given.suffix.lower() in SHEET_SUFFIXES:
             raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Generator as Yields
 from dataclasses import replace
 from functools import partial
@@ -48,7 +48,8 @@ class Run:
 
     Args:
         inputs: as `check_inputs` gives them.
-        how: how photos are looked for in them; its ``originals`` are the folders that hold originals.
+        how: how photos are looked for in them.
+        originals: real paths of the folders whose files may be originals; it may grow while the run goes on.
         feed: gives out the photos.
         disposal: does with photos that are converted what was asked for.
         presenter: writes sheet and report.
@@ -60,6 +61,7 @@ class Run:
         self,
         inputs: list[Address],
         how: Scan,
+        originals: Sequence[str],
         options: Options,
         ledger: Ledger,
         feed: Feed,
@@ -69,14 +71,15 @@ class Run:
         tell_event: Callable[[Event], None],
         stop: threading.Event,
     ) -> None:
-        self.inputs, self.how, self.options, self.ledger = inputs, how, options, ledger
+        self.inputs, self.how, self.originals = inputs, how, originals
+        self.options, self.ledger = options, ledger
         self.feed, self.disposal, self.presenter = feed, disposal, presenter
         self.tell, self.tell_event, self.stop = tell, tell_event, stop
         self.summary = Summary()
         self.met = 0  # photos that the feed gave, whatever became of them
         self.failed_fast = False  # a failure with --fail-fast: no more photos, and no interruption
         self.unsaved: list[Result] = []  # recorded, and not yet durable
-        self.left = options.limit
+        self.remaining = options.limit
 
     def work(self, model: Path, generator: Generator | None) -> None:
         """Convert what is to be converted; then write report and contact sheet."""
@@ -101,7 +104,7 @@ class Run:
             self.feed.close()
             with contextlib.suppress(StorageError):
                 self.dispose()
-                self.summary.report = write_table(self.ledger)
+                self.summary.table = write_table(self.ledger)
             self.summary.kept = len(self.disposal.refused)
         if (self.options.contact_sheet or self.options.report) and not self.summary.interrupted:
             self.presenter.write(self.summary, self.looks)
@@ -109,7 +112,7 @@ class Run:
     def converter(self, model: Path, generator: Generator | None) -> Convert:
         """What converts: the pipeline of this process, or a cluster."""
         options = self.options
-        name_faces = partial(claim_faces, self.ledger, overwrite=options.overwrite, originals=self.how.originals)
+        name_faces = partial(claim_faces, self.ledger, overwrite=options.overwrite, originals=self.originals)
         if options.ray:
             naming = cluster.Naming(partial(name_faces, durable=False), self.ledger.flush)
             return lambda tasks: cluster.convert(
@@ -164,14 +167,14 @@ class Run:
     def claims(self) -> Iterator[Task | None]:
         """Yield the photos that are to be converted, each with a name for its output; None as the feed does."""
         for found in self.feed.photos():
-            if self.stop.is_set() or self.failed_fast or self.left == 0:
+            if self.stop.is_set() or self.failed_fast or self.remaining == 0:
                 return
             task = self.meet(found) if found else None
             if found and not task:
                 continue
-            self.left = self.left - 1 if task and self.left is not None else self.left
+            self.remaining = self.remaining - 1 if task and self.remaining is not None else self.remaining
             yield task
-            while self.left == 0 and self.feed.waits and not self.stop.wait(_MOMENT):
+            while self.remaining == 0 and self.feed.waits and not self.stop.wait(_MOMENT):
                 yield None
 
     def meet(self, found: Found) -> Task | None:
@@ -190,7 +193,7 @@ class Run:
             self.disposal.resume(found)
             self.feed.done(found)
             return None
-        task = claim(self.ledger, found, overwrite, self.how.originals)
+        task = claim(self.ledger, found, overwrite, self.originals)
         if task is None:
             path = in_the_way(self.ledger, found)
             message = f"{path} is of other origin or was edited; --overwrite replaces it"
@@ -204,7 +207,7 @@ class Run:
         failed = error is not None and not self.is_passed(error)
         if failed and self.feed.failed(photo, error):
             self.ledger.failed(result.task, str(error), result.seconds)
-            self.left = self.left + 1 if self.left is not None else None
+            self.remaining = self.remaining + 1 if self.remaining is not None else None
             return
         self.unsaved.append(result)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -90,7 +90,6 @@ class Scan:
         out: the output folder; inside an input it is passed over.
         is_output: tells whether a path in OUT was written by an earlier run.
         exclude: files that are passed over, such as the contact sheet.
-        originals: real paths of folders that hold originals; linked folders are added as they are entered.
         avoid: real paths of folders that are passed over, such as the archive.
         watching: leave links that lead out of the inputs alone, and files whose name says that they are not complete.
     """
@@ -101,7 +100,6 @@ class Scan:
     out: Address
     is_output: Callable[[Address], bool] = lambda path: False
     exclude: frozenset[Path] = frozenset()
-    originals: list[str] = field(default_factory=list)
     avoid: frozenset[str] = frozenset()
     watching: bool = False
 
@@ -138,17 +136,18 @@ def _is_met(name: str, inputs: Mapping[str, Address], recursive: bool) -> bool:
     return False
 
 
-def scan(inputs: Sequence[Address], how: Scan) -> Iterator[Found]:
+def scan(inputs: Sequence[Address], how: Scan, entered: Callable[[str], None] = lambda real: None) -> Iterator[Found]:
     """All photos below the inputs, folder by folder in sorted order.
 
     One folder maps to OUT itself; of several, each maps to a sub-folder of its name. Files map to OUT.
 
     Args:
         inputs: as `check_inputs` gives them.
+        entered: called with the real path of each linked folder that is entered: its files are originals, too.
     """
     files = [path for path in inputs if not at(path).is_folder()]
     folders = [path for path in inputs if at(path).is_folder()]
-    walk = Walk(how, [at(folder).real for folder in folders if not at(folder).far])
+    walk = Walk(how, [at(folder).real for folder in folders if not at(folder).far], entered)
     yield from _files_named(files, how, {folder.name for folder in folders} if len(inputs) > 1 else set())
     for path, folder in zip(folders, roots(folders, len(inputs) > 1), strict=True):
         remote = at(path).remote
@@ -177,8 +176,9 @@ def _files_named(files: Sequence[Address], how: Scan, reserved: set[str]) -> Ite
 class Walk:
     """A walk over folders that ends, whatever links there are."""
 
-    def __init__(self, how: Scan, roots: list[str]) -> None:
+    def __init__(self, how: Scan, roots: list[str], entered: Callable[[str], None] = lambda real: None) -> None:
         self.how = how
+        self.entered = entered
         self.roots = roots
         self.out = at(how.out).real
         self.linked: set[str] = set()
@@ -256,7 +256,7 @@ class Walk:
         if folder.real in self.linked or any(_related(folder.real, root) for root in self.roots):
             return False
         self.linked.add(folder.real)
-        self.how.originals.append(folder.real)
+        self.entered(folder.real)
         return True
 
 

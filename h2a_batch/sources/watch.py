@@ -34,7 +34,7 @@ _INCOMPLETE = frozenset({"empty", "not-an-image", "truncated", "corrupt", "unrea
 
 
 @dataclass
-class _Place:
+class _Watched:
     """A folder that is looked at, when it may be looked at again, and the look around that it is the turn of."""
 
     folder: Folder
@@ -48,7 +48,7 @@ class _Lap:
     """A walk over all folders, a folder at a time: those still to come, those met, and the seconds it took."""
 
     waiting: list[Folder]
-    met: dict[str, _Place]
+    met: dict[str, _Watched]
     seconds: float = 0.0
 
 
@@ -84,7 +84,7 @@ class Watcher:
         self._notices = Notices(self._passes_over)
         self._devices = {root.path: os.stat(root.path).st_dev for root in self._roots}
         self._there = {root.path: self._presence(root) for root in self._roots}
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, _Watched] = {}
         self._marked: dict[str, None] = {}  # a set that keeps its order
         self._lap: _Lap | None = None
         self._next_lap = self._next_check = 0.0
@@ -105,7 +105,7 @@ class Watcher:
         """Photos that are complete and not done, and None wherever there is nothing for now.
 
         The first look around also gives what is done and what is ignored, for a run to count. Each `Source` is
-        to be answered by `finished`, `left` or `takes_back`.
+        to be answered by `finished`, `leave` or `takes_back`.
         """
         while not self._stop.is_set() and not self._is_idle():
             self._check_inputs()
@@ -128,7 +128,7 @@ class Watcher:
         if self._settling.close(source):
             self._mark(os.path.dirname(source.real))
 
-    def left(self, source: Source) -> None:
+    def leave(self, source: Source) -> None:
         """A photo cannot be converted as it is: it is left alone until it changes."""
         self._settling.leave(source.real)
 
@@ -146,7 +146,7 @@ class Watcher:
         self._settling.forget()
         self._lap, self._next_lap = None, 0.0
 
-    def _next_place(self) -> _Place | None:
+    def _next_place(self) -> _Watched | None:
         """The folder to look at next: one that changed, else the next one of a look around."""
         self._take_notices()
         now, self._turn = time.monotonic(), not self._turn
@@ -166,12 +166,12 @@ class Watcher:
             self._end_lap(self._lap)
             return None
         folder = self._lap.waiting.pop()
-        place = self._places.setdefault(folder.real, _Place(folder))
+        place = self._places.setdefault(folder.real, _Watched(folder))
         self._lap.met[folder.real] = place
         place.lap = self._lap
         return place
 
-    def _look_at(self, place: _Place) -> Iterator[Found]:
+    def _look_at(self, place: _Watched) -> Iterator[Found]:
         """The photos of a folder that are to be told of now; its sub-folders are to be looked at where they are new."""
         below: list[Folder] = []
         clock, seconds, before = time.monotonic(), 0.0, place.inode
@@ -191,7 +191,7 @@ class Watcher:
             return
         for folder in below:
             if folder.real not in self._places or place.inode != before:
-                new = self._places[folder.real] = _Place(folder)
+                new = self._places[folder.real] = _Watched(folder)
                 if self._lap:
                     self._lap.met[folder.real] = new
                 self._marked[folder.real] = None

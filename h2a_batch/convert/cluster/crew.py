@@ -106,7 +106,7 @@ class Crew:
         self.losses: Counter[str] = Counter()  # by photo
         self.begun: dict[str, list[str]] = {}  # by photo, the writers of nodes that had it and were lost
         self.lookout = Lookout(self.ray)
-        self.manned, self.mustered, self.told = time.monotonic(), 0.0, False
+        self.staffed, self.recruited, self.told = time.monotonic(), 0.0, False
 
     def close(self) -> None:
         """Let all nodes go; what they still have is dropped."""
@@ -114,28 +114,28 @@ class Crew:
         for member in self.members:
             self._dismiss(member)
 
-    def muster(self) -> None:
+    def recruit(self) -> None:
         """Put every node of the cluster that has none to work.
 
         Raises:
             ClusterError: there is none, and none will come; or the cluster went away.
         """
         seen, found = self.lookout.seen
-        if seen == self.mustered:
+        if seen == self.recruited:
             if time.monotonic() > seen + _GONE:
                 raise ClusterError(f"{self.lookout.head}: the Ray cluster went away", "run again when it is back")
             return
-        self.mustered = seen
+        self.recruited = seen
         nodes = {node["NodeID"]: node for node in found if node["Alive"]}
         able = {node for node, facts in nodes.items() if facts["Resources"].get("CPU", 0) >= 1}
         for node in able - {member.node for member in self.members} - set(self.refused):
             self.members.append(self._member(nodes[node]))
         if any(member.room for member in self.members):
-            self.manned, self.told = self.mustered, False
-        if able <= set(self.refused) and (able or self.mustered > self.manned + _GONE):
+            self.staffed, self.told = self.recruited, False
+        if able <= set(self.refused) and (able or self.recruited > self.staffed + _GONE):
             why = next(iter(self.refused.values()), "it has no node with a CPU")
             raise ClusterError(f"no node of the Ray cluster can do the work: {why}")
-        if self.mustered > self.manned + _LONG and not self.told:
+        if self.recruited > self.staffed + _LONG and not self.told:
             self.told = True
             message = "no node of the Ray cluster is ready: other work may have its CPUs; waiting"
             self.tell(Event("waiting", self.out, message=message))
@@ -189,7 +189,7 @@ class Crew:
             member.room = report.room
             yield member, report
 
-    def heard(self, member: Member, report: Report) -> list[Result]:
+    def take_report(self, member: Member, report: Report) -> list[Result]:
         """Take in a node's report, ask for the next, and return its results.
 
         Raises:
@@ -227,7 +227,7 @@ class Crew:
         for member, answers in names.items():
             member.actor.give.remote([], answers)
 
-    def hopeless(self) -> Iterator[Result]:
+    def give_up(self) -> Iterator[Result]:
         """Photos that too many nodes died with, as failures."""
         while self.lost:
             message = f"the process that converted it ended {_DEATHS} times"

@@ -116,7 +116,7 @@ def convert(
     waiting, exhausted = iter(tasks), False
     with _marked(out) as mark, contextlib.closing(Crew(options, model, out, mark, tell)) as crew:
         while True:
-            crew.muster()
+            crew.recruit()
             paused, until = exhausted, time.monotonic() + _MOMENT
             while not paused and crew.has_room() and time.monotonic() < until:
                 task = next(waiting, _END)
@@ -129,9 +129,9 @@ def convert(
             if not crew.busy() and (stop.is_set() or (exhausted and not crew.queue and not crew.suspects)):
                 return
             for member, report in crew.reports(0.0 if not exhausted and crew.has_room() else 2 * _MOMENT):
-                yield from crew.heard(member, report)
+                yield from crew.take_report(member, report)
             crew.answer(naming)
-            yield from crew.hopeless()
+            yield from crew.give_up()
 
 
 _END = object()

@@ -42,7 +42,7 @@ Font = ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True)
-class Face:
+class Typeface:
     """A font file, and the ranges of letters that it has glyphs for: ``starts[i]`` to ``ends[i]``."""
 
     name: str
@@ -60,7 +60,7 @@ class Face:
         return _sized(self, size)
 
 
-def face_for(letters: str, bold: bool) -> Face | None:
+def face_for(letters: str, bold: bool) -> Typeface | None:
     """The first face that has all of some letters; None where there is none."""
     for face in _faces(letters, bold):
         if all(face.covers(letter) for letter in letters):
@@ -69,12 +69,12 @@ def face_for(letters: str, bold: bool) -> Face | None:
 
 
 @lru_cache(maxsize=2)
-def base_face(bold: bool) -> Face:
+def base_face(bold: bool) -> Typeface:
     """The face for European scripts."""
     return _packed(_BOLD if bold else _REGULAR) or _pillows()
 
 
-def _faces(letters: str, bold: bool) -> Iterator[Face]:
+def _faces(letters: str, bold: bool) -> Iterator[Typeface]:
     """All faces there are, the likeliest first; installed ones are not touched before they are needed."""
     if "\ufe0f" in letters:  # asks for the coloured form of what is a sign in other fonts too
         yield from _known((EMOJI,))
@@ -86,7 +86,7 @@ def _faces(letters: str, bold: bool) -> Iterator[Face]:
             yield face
 
 
-def _known(names: tuple[str, ...]) -> Iterator[Face]:
+def _known(names: tuple[str, ...]) -> Iterator[Typeface]:
     for name in names:
         face = _packed(name)
         if face is not None:
@@ -94,26 +94,26 @@ def _known(names: tuple[str, ...]) -> Iterator[Face]:
 
 
 @lru_cache(maxsize=64)
-def _sized(face: Face, size: int) -> Font:
+def _sized(face: Typeface, size: int) -> Font:
     file = io.BytesIO(face.file) if isinstance(face.file, bytes) else face.file
     return ImageFont.truetype(file, size)
 
 
 @lru_cache(maxsize=16)
-def _packed(name: str) -> Face | None:
+def _packed(name: str) -> Typeface | None:
     """A face of this package."""
     if lzma is None:
         return None
     data = lzma.decompress((resources.files("h2a_batch.gallery.text") / "fonts" / f"{name}.xz").read_bytes())
-    return Face(name, data, *_coverage(io.BytesIO(data)))
+    return Typeface(name, data, *_coverage(io.BytesIO(data)))
 
 
-def _pillows() -> Face:
+def _pillows() -> Typeface:
     """Pillow's own font, where there is no other: Latin letters alone."""
     font = ImageFont.load_default(16)
     assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow without FreeType draws no text at any size
     data = font.font_bytes
-    return Face("Pillow", data, *_coverage(io.BytesIO(data)))
+    return Typeface("Pillow", data, *_coverage(io.BytesIO(data)))
 
 
 @lru_cache(maxsize=1)
@@ -138,11 +138,11 @@ def _rank(path: Path) -> tuple[int, bool, str]:
 
 
 @lru_cache(maxsize=_MOST_INSTALLED)
-def _installed(path: Path) -> Face | None:
+def _installed(path: Path) -> Typeface | None:
     """An installed face; None where it is broken or holds pictures instead of outlines."""
     try:
         with open(path, "rb") as file:
-            face = Face(str(path), path, *_coverage(file))
+            face = Typeface(str(path), path, *_coverage(file))
         face.at(16)
     except (OSError, ValueError, struct.error, IndexError):
         return None

@@ -14,7 +14,7 @@ from itertools import groupby
 from PIL import ImageDraw, features
 
 from h2a_batch.gallery.text.bidi import levels
-from h2a_batch.gallery.text.fonts import Face, base_face, face_for
+from h2a_batch.gallery.text.fonts import Typeface, base_face, face_for
 
 ELLIPSIS = "\u2026"
 _JOINERS = "\u200c\u200d"
@@ -29,7 +29,7 @@ Colour = tuple[int, int, int]
 class Span:
     """Letters that one face draws, in the order they are stored."""
 
-    face: Face
+    face: Typeface
     text: str
 
 
@@ -175,7 +175,7 @@ def _set(clusters: Sequence[str], size: int, bold: bool) -> Line:
 
 def _spans(run: Iterable[tuple[str, int]], leftwards: bool, bold: bool) -> list[Span]:
     """A run of clusters and their levels, of one direction, as spans from left to right."""
-    placed: list[tuple[Face, str, int]] = []
+    placed: list[tuple[Typeface, str, int]] = []
     for cluster, level in run:
         before = placed[-1][0] if placed else None
         placed.append((*_placed(cluster, before, bold), level))
@@ -184,7 +184,7 @@ def _spans(run: Iterable[tuple[str, int]], leftwards: bool, bold: bool) -> list[
     return spans[::-1] if leftwards else spans
 
 
-def _placed(cluster: str, before: Face | None, bold: bool) -> tuple[Face, str]:
+def _placed(cluster: str, before: Typeface | None, bold: bool) -> tuple[Typeface, str]:
     """A cluster with its face: for a space that of its neighbour, for what no font has an escape."""
     if len(cluster) > 1:  # tones are for colour, and there is none
         cluster = cluster[0] + "".join(letter for letter in cluster[1:] if not _is_tone(letter))

@@ -1,0 +1,93 @@
+"""One image in memory, from any kind of picture to a picture, without files and without a ledger."""
+
+from __future__ import annotations
+
+import io
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from h2a_batch.convert.finish import finish
+from h2a_batch.convert.parts import decode
+from h2a_batch.errors import PhotoError
+from h2a_batch.faces import Detectors, search_of
+from h2a_batch.inference import Generator
+from h2a_batch.options import Options
+
+_STORED = ("L", "RGB", "RGBA", "I;16")  # modes that PNG keeps as they are
+
+AnyImage = Image.Image | NDArray[np.uint8] | bytes | str | os.PathLike[str]
+
+
+def convert_image(
+    image: AnyImage,
+    *,
+    model: str | os.PathLike[str] = Options.model,
+    faces: str = "off",
+    size: int | str = "model",
+    fit: str | None = None,
+    device: str = "auto",
+    generator: Generator | None = None,
+) -> Image.Image | list[Image.Image]:
+    """Convert one image to an anime face.
+
+    Args:
+        image: a Pillow image of any size and mode; an array, uint8 RGB or RGBA of shape (height, width, 3 or 4), or
+            gray of shape (height, width); the bytes of an image file; or the path of one. It is left as it is.
+        model: the name of a shipped model, or the path of a ``.mindir``.
+        faces: ``off`` converts the image as a whole; ``crop`` each face that is found, or the whole where it is a
+            portrait or nobody is in it; ``paste`` puts the painted faces back into the image.
+        size: ``model``, ``source``, or the longest side of the result in pixels.
+        fit: ``crop``, ``pad`` or ``stretch``; None for what the model was made for.
+        device: ``cpu``, ``ascend``, ``ascend:N`` or ``auto``.
+        generator: the model, open; for more than one image it saves loading it each time. Threads may share it;
+            ``model`` and ``device`` are not looked at then.
+
+    Returns:
+        a Pillow image, RGB or RGBA where the image is transparent; with ``faces="crop"`` a list of such images, from
+        the leftmost face to the rightmost.
+
+    Raises:
+        UsageError: an argument has a value that makes no sense.
+        PhotoError: the image cannot be read; ``kind`` says why.
+        ModelError, RuntimeMissingError: the model, or what runs it, is missing or broken.
+    """
+    options = Options(model=os.fspath(model), faces=faces, size=str(size), fit=fit, device=device)
+    generator = generator or Generator(options.model, device=options.device)
+    card = generator.card
+    search = search_of(options, _detectors().find, card.face)
+    frame = card.input.width, card.input.height
+    photo = decode(_file_of(image), frame, options.fit or card.fit, options.size, search=search)
+    pictures = finish(photo, generator.paint([part.pixels for part in photo.parts]), keep_alpha=True)
+    return pictures if options.faces == "crop" else pictures[0]
+
+
+@cache
+def _detectors() -> Detectors:
+    """Return this process's face detectors, loaded when the first face is looked for."""
+    return Detectors()
+
+
+def _file_of(image: AnyImage) -> Path | bytes:
+    """Return an image as what the decoder reads."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        return Path(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8:
+            raise PhotoError("unsupported", f"an array of {image.dtype}", "give one of uint8, 0 to 255")
+        shape = image.shape
+        try:
+            image = Image.fromarray(image)
+        except (TypeError, ValueError) as error:
+            what = f"an array of shape {shape}"
+            raise PhotoError("unsupported", what, "give (height, width), or (height, width, 3 or 4)") from error
+    data = io.BytesIO()
+    image = image if image.mode in _STORED else image.convert("RGBA" if image.has_transparency_data else "RGB")
+    image.save(data, "PNG", compress_level=1, icc_profile=image.info.get("icc_profile"))
+    return data.getvalue()
