@@ -195,3 +195,9 @@ def test_forms_for_issues_are_what_github_takes() -> None:
         assert all(part["type"] in ("input", "textarea", "dropdown", "checkboxes") for part in fields)
         assert all(part["attributes"]["label"] for part in fields)
         assert len({part["id"] for part in fields}) == len(fields)
+
+
+def test_the_picture_of_the_house_is_as_its_imports_are() -> None:
+    assert subprocess.run([sys.executable, ROOT / "scripts" / "draw_house.py", "--check"]).returncode == 0, (
+        "draw it again: python scripts/draw_house.py"
+    )

@@ -1,1 +1,1 @@
-"""The commands: words to options, and results to lines; all work is done below."""
+"""The commands: words to options, results to lines. All work is done in the rooms below."""

@@ -1,4 +1,4 @@
-"""Conversion: an iterable of photos in, a result for each out, in this process or on a cluster."""
+"""Conversion: photos in, a result for each out, in this process or on a cluster."""
 
 from h2a_batch.convert import cluster
 from h2a_batch.convert.image import convert_image

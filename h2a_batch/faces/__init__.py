@@ -1,4 +1,4 @@
-"""Faces: finding them, the squares around them, which of them count, and putting painted ones back."""
+"""Faces: found, framed, put back, and which of them count."""
 
 from h2a_batch.faces.blend import paste
 from h2a_batch.faces.detector import LARGE_SMALLEST, USUAL_SMALLEST, Detector, Detectors, check_detector, usual_smallest

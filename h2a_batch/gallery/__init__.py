@@ -1,4 +1,4 @@
-"""The gallery: earlier results as contact sheets and as pages for a browser."""
+"""The gallery: earlier results on contact sheets, and as pages for a browser."""
 
 from h2a_batch.gallery.layout import LABELS, THEMES, Look
 from h2a_batch.gallery.page import Sheet, column_names

@@ -1,4 +1,4 @@
-"""Inference: models, their cards, and running them on MindSpore Lite."""
+"""Inference: models and their cards, run on MindSpore Lite."""
 
 from h2a_batch.inference.card import (
     DETECTOR,

@@ -1,4 +1,4 @@
-"""The ledger: what became of every photo, whose the files in OUT are, and what is current; all SQL of the program."""
+"""The ledger: what became of every photo, whose the files in OUT are, and what is current. All SQL is here."""
 
 from h2a_batch.ledger.claims import claim, claim_faces, is_below
 from h2a_batch.ledger.database import storage

@@ -1,4 +1,4 @@
-"""Photos: bytes to pixels and back: kinds of files, reading, colour, frames, fits, and the table of formats."""
+"""Photos: bytes to pixels and back, with the tables of fits and of output formats."""
 
 from h2a_batch.photos.colour import to_srgb
 from h2a_batch.photos.fit import FITS, Box, Placement, Size, extent, fit_photo, step_back

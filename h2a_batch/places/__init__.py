@@ -1,4 +1,4 @@
-"""Places: where bytes lie, on a disk or in an object store, and how they are read, written whole, listed and held.
+"""Places: where bytes lie, and what can be done there: read, write whole, list, hold; on a disk and in object stores.
 
 An `Address` names where bytes lie; `at` gives the `Place` of one, which knows how to read and write there.
 """

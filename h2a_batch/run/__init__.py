@@ -1,4 +1,4 @@
-"""A run: photos from a feed into the conversion, and what became of them onto the ledger."""
+"""A run: a feed, the conversion, the ledger. Photos come from the one, results go onto the other."""
 
 from h2a_batch.run.folder import convert_folder
 
