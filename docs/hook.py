@@ -12,7 +12,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "NOTICE", ".github/SECURITY.md"),
-    *("docs/*.md", "docs/*.jpg", "docs/*.png", "models/*.jpg", "train/README.md", "scripts/*/README.md"),
+    *("docs/*.md", "docs/*.jpg", "docs/*.png", "docs/*.svg", "models/*.jpg", "train/README.md", "scripts/*/README.md"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Sources: what there is to convert, in folders, object stores and drop folders, and the names of outputs."""
+"""Sources: what there is to convert in folders, stores and drop folders, and how outputs are named."""
 
 from h2a_batch.sources.names import is_image_name, numbered, stem_of, variants
 from h2a_batch.sources.settle import SETTLE_SECONDS, Settling, is_open_for_writing
