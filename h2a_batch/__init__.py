@@ -1,4 +1,4 @@
-"""h2a-batch: folders of human face photos into anime faces, offline, on MindSpore Lite.
+"""h2a-batch converts folders of human face photos into anime faces, offline, on MindSpore Lite.
 
 from h2a_batch import convert_folder, convert_image
 summary = convert_folder("photos", "anime", format="jpg")
@@ -60,7 +60,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name when it is first asked for, so that the command can set up its signals before Pillow and NumPy."""
+    """Load a public name on its first use, so that the command sets up its signals before Pillow and NumPy load.
+
+    Raises:
+        AttributeError: the package has no such name.
+    """
     from importlib import import_module
 
     home = _HOMES.get(name, "errors" if name.endswith("Error") else "")

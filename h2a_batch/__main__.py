@@ -1,11 +1,11 @@
-"""``python -m h2a_batch``, and the command's entry point."""
+"""The entry points of the commands; ``python -m h2a_batch`` runs the first one."""
 
 import signal
 import sys
 
 
 def main() -> int:
-    """Run the command line; Ctrl-C while the libraries load ends in silence, not in a traceback."""
+    """Run the command line. Ctrl-C while the libraries load ends in silence, without a traceback."""
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     from h2a_batch.command.convert import main as run
 
@@ -14,7 +14,7 @@ def main() -> int:
 
 
 def sheet() -> int:
-    """Run ``h2a-sheet``, in the same way."""
+    """Run ``h2a-sheet`` in the same way."""
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     from h2a_batch.command.sheet import main as run
 

@@ -1,4 +1,4 @@
-"""Everything that h2a-batch raises on purpose, each kind with its exit code and a line of advice."""
+"""The errors that h2a-batch raises on purpose. Each kind has an exit code and may carry a line of advice."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ EXIT_INTERRUPTED = 130
 
 
 class H2AError(Exception):
-    """Base of all errors a user can meet: a message of one line, and what to do about it.
+    """The base of all errors that a user can meet: it says what is wrong, in one line, and what to do about it.
 
     Args:
-        message: what is wrong, naming the file or option.
-        advice: what to do, or an empty string.
+        message: says what is wrong and names the file or the option.
+        advice: says what to do; may be empty.
     """
 
     exit_code = EXIT_UNUSABLE
@@ -33,44 +33,46 @@ class H2AError(Exception):
 
 
 class UsageError(H2AError):
-    """An option, an input or an output path that cannot be used."""
+    """An option, an input or an output path cannot be used."""
 
 
 class ModelError(H2AError):
-    """A model or its card is missing, broken, or does not fit."""
+    """A model or its card is missing or broken, or the two do not fit together."""
 
 
 class RuntimeMissingError(H2AError):
-    """MindSpore Lite, or the device asked for, is not available to this Python."""
+    """This Python lacks MindSpore Lite, or the machine lacks the device that was asked for."""
 
 
 class BusyError(H2AError):
-    """Another run is working on the same output folder."""
+    """Another run works on the same output folder."""
 
 
 class LedgerError(H2AError):
-    """The ledger in the output folder cannot be used."""
+    """The ledger of the output folder cannot be used."""
 
 
 class StorageError(H2AError):
-    """The output volume is full or went away: the run stops, and the next one goes on from there."""
+    """The output volume is full or went away. The run stops; the next run continues where this one stopped."""
 
     exit_code = EXIT_SOME_FAILED
 
 
 class ClusterError(H2AError):
-    """The cluster went away, or no node can do the work: the run stops, and the next one goes on from there."""
+    """The cluster went away, or none of its nodes can work. The run stops; the next run continues where it stopped."""
 
     exit_code = EXIT_SOME_FAILED
 
 
 class PhotoError(H2AError):
-    """One photo cannot be converted; the run goes on without it.
+    """One photo cannot be converted. The run goes on without it.
 
     Args:
         kind: a short, stable word for scripts: ``empty``, ``not-an-image``, ``truncated``, ``corrupt``,
             ``too-large``, ``unreadable``, ``vanished``, ``changed``, ``unsupported``, ``output``,
             ``model``, ``no-face`` or ``internal``.
+        message: as for `H2AError`.
+        advice: as for `H2AError`.
     """
 
     exit_code = EXIT_SOME_FAILED

@@ -1,4 +1,4 @@
-"""What a run tells: what became of each photo, changes of state, and the counts at its end."""
+"""What a run reports: the result of each photo, changes of state, and the counts at the end."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from h2a_batch.places import Address
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one input.
+    """The result of one photo.
 
     Args:
-        path: the input.
+        path: the photo's address.
         state: ``converted``, ``skipped`` or ``failed``; ``planned`` in a dry run.
-        output: the file made, or found to be there already, of several the first; None where there is none.
+        output: the first file that the run made or found; None where there is none.
         kind: for a failure, see `PhotoError`; for a skip, ``unchanged``, ``exists`` or ``no-face``.
-        message: what is wrong and what to do, one line; empty where all is well.
-        seconds: time from the first byte read to the last byte written.
-        trace: for the kind ``internal`` alone, the traceback.
-        outputs: all files made.
-        faces: how many faces were found and converted; 0 where the photo was converted as a whole.
+        message: says what is wrong and what to do, in one line; empty where all is well.
+        seconds: the time from the first byte read to the last byte written.
+        trace: the traceback, for the kind ``internal`` alone.
+        outputs: all files that the run made.
+        faces: the number of faces that were found and converted; 0 where the photo was converted as a whole.
     """
 
     path: Address
@@ -38,12 +38,23 @@ class FileResult:
 
 @dataclass
 class Summary:
-    """Counts of a run.
+    """The counts of a run.
 
-    ``faces`` were converted, ``faceless`` photos skipped since no face was found; ``ignored`` are files that are no
-    photos, ``exist`` photos skipped for a foreign file in OUT, ``kept`` photos that were to be moved or deleted and
-    could not be; ``table`` is the list of all files, ``page`` the report to look at, ``unwritten`` says why a sheet or
-    page that was asked for is not there.
+    Args:
+        converted: photos that the run converted.
+        skipped: photos that the run left out, for whatever reason; ``exist`` and ``faceless`` are among them.
+        exist: photos skipped because OUT has a file of another origin under the output's name.
+        failed: photos that could not be converted.
+        faces: faces that were converted.
+        faceless: photos skipped because no face was found.
+        ignored: files that are no photos.
+        kept: photos that were to be moved or deleted after their conversion, and could not be.
+        seconds: how long the run took.
+        interrupted: whether a signal ended the run.
+        table: the table of all files.
+        sheets: the pages of the contact sheet.
+        page: the report, a page to look at.
+        unwritten: for each sheet or report that was asked for and is missing, the reason.
     """
 
     converted: int = 0
@@ -63,7 +74,7 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all fine, 1 some files failed, could not be moved or not be written, 130 interrupted."""
+        """The exit code: 0 all is well; 1 a photo failed or could not be moved, or a sheet is missing; 130 a signal."""
         if self.interrupted:
             return EXIT_INTERRUPTED
         return EXIT_SOME_FAILED if self.failed or self.kept or self.unwritten else EXIT_OK
@@ -74,11 +85,11 @@ class Event:
     """A change of state.
 
     Args:
-        kind: ``ready``, ``gone`` and ``back`` (an input), ``full`` and ``free`` (OUT), ``polling``, ``ignored``;
+        kind: ``ready``; ``gone`` and ``back`` (an input); ``full`` and ``free`` (OUT); ``polling``; ``ignored``;
             ``archived``, ``deleted``, ``moved`` and ``kept`` (a photo after its conversion); ``lost`` and ``refused``
-            (a node of a cluster, by its address), ``waiting`` (for such nodes).
-        path: the photo or folder it is about.
-        target: where the photo is now.
+            (a node of a cluster, by its address); ``waiting`` (for such nodes).
+        path: the photo or folder that changed.
+        target: the photo's new address, where the run moved it.
         message: one line for people.
     """
 

@@ -1,4 +1,4 @@
-"""What this machine, or this container's share of it, can give."""
+"""The cores and the memory that this machine, or this container's share of it, can give."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_cores() -> int:
-    """Processors this process may keep busy: its affinity mask and its container's CPU quota, at least 1."""
+    """Return the number of cores that this process may use, at least 1: its affinity mask and CPU quota limit them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota()
     return max(1, min(cores, math.ceil(quota)) if quota else cores)
 
 
 def available_memory() -> int:
-    """Bytes of memory that this machine, or this container, has left."""
+    """Return the number of free bytes of memory of this machine or container; 1 TiB where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
@@ -27,7 +27,7 @@ def available_memory() -> int:
 
 
 def _cgroup_memory(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """What is left of the memory limits of this process's control groups (version 2)."""
+    """Return the bytes that are left below each memory limit of this process's control groups (version 2)."""
     left = []
     for group in _own_groups(root, own):
         try:
@@ -38,14 +38,14 @@ def _cgroup_memory(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) 
 
 
 def _cgroup_quota(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """The smallest CPU quota, in cores, of this process's control groups; None without one."""
+    """Return the smallest CPU quota of this process's control groups, in cores; None without a quota."""
     quotas = [_quota_v2(group) for group in _own_groups(root, own)]
     quotas.append(_quota_v1(root / "cpu"))
     return min((quota for quota in quotas if quota), default=None)
 
 
 def _own_groups(root: Path, own: Path) -> list[Path]:
-    """This process's version 2 group and its parents; in a container usually the root alone."""
+    """Return this process's control group (version 2) and its parents; in a container usually the root alone."""
     try:
         lines = own.read_text().splitlines()
     except OSError:

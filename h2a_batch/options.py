@@ -1,4 +1,4 @@
-"""What a run is asked to do, checked once and then carried through unchanged."""
+"""The options of a run: plain data that is checked once and does not change afterwards."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ FACES = ("off", "crop", "paste")
 NO_FACE = ("convert", "skip", "fail")
 MOST_FACES = 50  # of a photo
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".pdf")
-OUTPUT_VERSION = 3  # raised when the same options come to give other pixels
+OUTPUT_VERSION = 3  # raise it when the same options come to give other pixels: all photos are then converted again
 ARCHIVE, MOVE = "archive=", "move="
-_GENERATOR_BYTES = 300_000_000  # of memory, with room to spare
+_GENERATOR_BYTES = 300_000_000  # the memory of one generator, with room to spare
 _CLUSTER = re.compile(r"auto|(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}")
 _DEVICE = re.compile(r"cpu|auto|ascend(:\d+)?")
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Threads of each stage: decode, generator, encode."""
+    """The number of threads of each stage of the pipeline: decode, generator, encode; 0 leaves a number open."""
 
     decode: int
     generator: int
@@ -36,10 +36,10 @@ class Workers:
 
     @classmethod
     def parse(cls, text: str) -> Workers:
-        """``D:G:E`` or ``G`` alone; 0 or nothing stands for a number that fits the machine.
+        """Return the numbers that a text gives: ``D:G:E``, or ``G`` alone; 0 or nothing leaves a number open.
 
         Raises:
-            UsageError: the text is neither.
+            UsageError: the text has neither form.
         """
         parts = text.split(":")
         if len(parts) == 1:
@@ -49,9 +49,13 @@ class Workers:
         return cls(*(int(part or 0) for part in parts))
 
     def filled(self, device: str, cores: int | None = None) -> Workers:
-        """Numbers for the stages that were left open, from the cores this process may use, or from those given.
+        """Return the numbers with the open ones filled in, to fit the machine.
 
         On CPU one one-thread generator a core is fastest, where memory allows; an Ascend card runs one, in batches.
+
+        Args:
+            device: ``cpu`` or ``ascend``.
+            cores: the number of cores to use; by default those that this process may use.
         """
         cores = cores or available_cores()
         generators = min(cores, max(1, available_memory() // _GENERATOR_BYTES)) if device == "cpu" else 1
@@ -64,10 +68,10 @@ class Workers:
 
 @dataclass(frozen=True)
 class Options:
-    """All settings of a run, with the meaning and the names of the command line.
+    """All options of a run, with the names and the meaning of the command line.
 
     Raises:
-        UsageError: a value is out of range, or two contradict each other.
+        UsageError: a value is out of range, or two values contradict each other.
     """
 
     format: str = "png"
@@ -177,29 +181,30 @@ class Options:
 
     @property
     def archive(self) -> Path | None:
-        """The folder for photos that were converted."""
+        """The folder for photos after their conversion; None where they stay."""
         return _folder(self.on_success, ARCHIVE)
 
     @property
     def failures(self) -> Path | None:
-        """The folder for photos that failed."""
+        """The folder for photos that failed; None where they stay."""
         return _folder(self.on_failure, MOVE)
 
     @property
     def effective_quality(self) -> int:
-        """The quality of lossy formats; PNG ignores it."""
+        """The quality of lossy formats, 1 to 100; lossless formats ignore it."""
         return self.quality if self.quality is not None else 92
 
     def batch_for(self, device: str) -> int:
-        """Images in one predict: on CPU more than one gains nothing, an Ascend card wants several."""
+        """Return the number of images in one call of the model: one is best on a CPU, several on an Ascend card."""
         return self.batch_size or (1 if device == "cpu" else 8)
 
     def settings(self, model_sha256: str, fit: str, rule: FaceRule) -> str:
-        """What decides the bytes of an output, as canonical JSON for the ledger.
+        """Return, as canonical JSON for the ledger, all that decides the bytes of an output.
 
         Args:
-            model_sha256: identity of the generator.
-            fit, rule: the model's own way of fitting, where ``fit`` leaves it open, and of framing a face.
+            model_sha256: the sha256 of the model.
+            fit: the model's own fit, used where the options name none.
+            rule: how the model wants a face framed.
         """
         faces = [self.faces, self.min_face, self.max_faces, self.no_face, *astuple(rule)]
         return json.dumps(
@@ -218,10 +223,10 @@ class Options:
 
 
 def with_settings(options: Options, settings: dict[str, Any]) -> Options:
-    """Options with some fields replaced, as Python callers like to write them: ``size=512``, ``workers="1:2:1"``.
+    """Return the options with some fields replaced, written as in Python: ``size=512``, ``workers="1:2:1"``.
 
     Raises:
-        UsageError: there is no such field, or a value makes no sense.
+        UsageError: an option does not exist, or its value cannot be used.
     """
     if unknown := sorted(set(settings) - set(Options.__dataclass_fields__)):
         raise UsageError(f"no option is named {', '.join(unknown)}")
@@ -242,7 +247,7 @@ def with_settings(options: Options, settings: dict[str, Any]) -> Options:
 
 
 def _folder(rule: str, prefix: str) -> Path | None:
-    """The folder that a rule such as ``archive=FOLDER`` names."""
+    """Return the folder that a rule such as ``archive=FOLDER`` names, from the root; None for a rule without one."""
     name = rule[len(prefix) :] if rule.startswith(prefix) else ""
     return Path(os.path.abspath(os.path.expanduser(name))) if name else None
 

@@ -1,4 +1,4 @@
-"""Addresses: what names where bytes lie, a path or a URL. Plain values, which can be sent to other processes."""
+"""Addresses: paths and URLs, which name where bytes lie. They are plain values that other processes can receive."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True)
 class Remote:
-    """An object, or all objects below a prefix: to an object store what a `Path` is to a file system.
+    """An object, or all objects below a prefix: it is to an object store what a `Path` is to a file system.
 
-    A plain value that can be sent to other processes; each connects for itself.
+    It holds no connection: each process that receives one connects for itself.
 
     Args:
         url: without a slash at its end.
@@ -37,7 +37,7 @@ class Remote:
 
     @property
     def protocol(self) -> str:
-        """What stands before ``://``."""
+        """The part before ``://``."""
         return self.url.partition("://")[0]
 
     @property
@@ -47,12 +47,12 @@ class Remote:
 
     @property
     def suffix(self) -> str:
-        """That of the name, as in ``.jpg``."""
+        """The suffix of the name, as in ``.jpg``."""
         return os.path.splitext(self.name)[1]
 
     @property
     def parent(self) -> Remote:
-        """The prefix that it lies below."""
+        """The prefix that the object lies below."""
         return Remote(self.url.rpartition("/")[0], self.endpoint)
 
 
@@ -61,7 +61,13 @@ AnyAddress = TypeVar("AnyAddress", Path, Path | Remote)
 
 
 class Stat(NamedTuple):
-    """What is known of a file unread: bytes, time of its last change in nanoseconds, and whether it is one."""
+    """What a place says of a file without reading it.
+
+    Args:
+        size: in bytes.
+        changed: the time of the last change, in nanoseconds.
+        regular: whether it is a regular file or an object.
+    """
 
     size: int
     changed: int
@@ -69,15 +75,19 @@ class Stat(NamedTuple):
 
 
 def is_url(text: str | os.PathLike[str]) -> bool:
-    """Tell whether this names something in an object store."""
+    """Tell whether a text is a URL, which names something in an object store."""
     return isinstance(text, str) and _URL.match(text) is not None
 
 
 def address(text: str | os.PathLike[str], endpoint: str = "") -> Address:
-    """Return what a user names: a file or folder, or by a URL something in an object store.
+    """Return the address that a user's text names: a path, or by a URL an object or prefix.
+
+    Args:
+        text: a path or a URL.
+        endpoint: the address of the store; by default the one of the environment (``AWS_ENDPOINT_URL_S3``).
 
     Raises:
-        UsageError: the URL names no bucket, or what is needed to reach it is missing.
+        UsageError: the URL names no bucket, or the client of such a store is missing.
     """
     if isinstance(text, os.PathLike) or not is_url(text):
         return Path(text)

@@ -1,4 +1,4 @@
-"""The clients of object stores, made by fsspec (the extra `cloud`), and what they raise as few kinds of `OSError`."""
+"""The clients of object stores, made by fsspec (the extra `cloud`). Their errors become a few kinds of `OSError`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from h2a_batch.errors import UsageError
 
-S3 = frozenset({"s3", "s3a", "obs"})  # spoken by the S3 protocol
+S3 = frozenset({"s3", "s3a", "obs"})  # these stores speak the S3 protocol
 _OBS_HOST = re.compile(r"https?://obs\.([a-z0-9-]+)\.")
 _BARE_HOST = re.compile(r"https?://(localhost|[\d.]+|\[[^]]*\])(:\d+)?/?$")
 _BUSY = frozenset("SlowDown ServiceUnavailable 503 Throttling ThrottlingException RequestLimitExceeded".split())
@@ -24,15 +24,15 @@ _DENIED = frozenset(
 
 
 class DeniedError(ConnectionError, PermissionError):
-    """The store does not take these credentials, or no longer: that is no matter of one object."""
+    """The store refuses the credentials: this concerns the whole store, not one object."""
 
 
 @cache
 def filesystem(protocol: str, endpoint: str) -> Any:
-    """The client of a store; one for all threads of this process.
+    """Return the client of a store; all threads of this process share it.
 
     Raises:
-        UsageError: there is none of this kind, or what it needs is missing.
+        UsageError: fsspec knows no such store, or a package or setting that the client needs is missing.
     """
     try:
         import fsspec
@@ -49,13 +49,14 @@ def filesystem(protocol: str, endpoint: str) -> Any:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """What stores and their clients raise, dozens of kinds, as a few.
+def unified_errors() -> Iterator[None]:
+    """Turn the dozens of errors that stores and their clients raise into a few kinds.
 
     Raises:
-        FileNotFoundError: no such object, or no such bucket.
+        FileNotFoundError: there is no such object, or no such bucket.
         PermissionError: this object may not be used.
-        DeniedError, ConnectionError: the store itself cannot be used, at least for now.
+        DeniedError: the store refuses the credentials.
+        ConnectionError: the store cannot be used, at least for now.
         OSError: anything else; its reason has one line.
     """
     try:
@@ -79,7 +80,7 @@ def told() -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """The reason, short."""
+    """Return the reason of an error in one line of at most 200 characters."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())[:200].rstrip(".")
 

@@ -1,4 +1,4 @@
-"""Files: writing them so that they are whole or not there, and holding a folder."""
+"""Files: writes them so that they are whole or absent, and holds a folder for one process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _writer = ""  # see `write_apart`
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write in place of `path`: temporary in the same folder, then fsync and rename if all went well."""
+    """Yield a file to write in place of `path`.
+
+    The file is a temporary one in the same folder. If all goes well, it is flushed to disk and renamed to `path`.
+    """
     temporary = temporary_path(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     with contextlib.suppress(FileNotFoundError):
@@ -36,23 +39,24 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def temporary_path(path: Path, writer: str | None = None) -> Path:
-    """Where `path` is written before it is complete: hidden, short, and the same in every run but for `write_apart`.
+    """Return the path where `path` is written until it is complete: hidden, short, and the same in every run.
 
     Args:
-        writer: of the process that writes it; None for this one.
+        path: the file to write.
+        writer: marks the process that writes it, see `write_apart`; None means this process.
     """
     name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     return path.with_name(f".h2a-{name}{_writer if writer is None else writer}.part")
 
 
 def write_apart(writer: str) -> None:
-    """Name the temporary files of this process differently from those of others, who may write the same files."""
+    """Mark the temporary files of this process, so that other processes may write the same files meanwhile."""
     global _writer
     _writer = writer
 
 
 def remove_temporaries(paths: Iterable[Path]) -> None:
-    """Remove the temporary files of these files, whichever process began to write them."""
+    """Remove the temporary files of these paths, whichever process began to write them."""
     begun: dict[Path, set[str]] = {}
     for path in paths:
         begun.setdefault(path.parent, set()).add(temporary_path(path, "").stem)
@@ -61,19 +65,26 @@ def remove_temporaries(paths: Iterable[Path]) -> None:
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             found = [entry.name for entry in entries if entry.name.endswith(".part")]
         for name in found:
-            if name[: len(min(stems))] in stems:  # they are all of one length
+            if name[: len(min(stems))] in stems:  # all stems have the same length
                 with contextlib.suppress(OSError):
                     (folder / name).unlink()
 
 
 def hold(folder: Path, out: Address) -> int:
-    """Hold the folder of OUT's ledger for this process, and return what to close to let go.
+    """Hold the folder of OUT's ledger for this process.
 
-    The system lets go when the process ends, however it ends.
+    The system releases the folder when the process ends, however it ends.
+
+    Args:
+        folder: the ledger's folder; it is made if it is missing.
+        out: OUT, for the message.
+
+    Returns:
+        a file descriptor; closing it releases the folder.
 
     Raises:
-        BusyError: another process holds it.
-        OSError: it cannot be made or written.
+        BusyError: another process holds the folder.
+        OSError: the folder cannot be made or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     guard = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

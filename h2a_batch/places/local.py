@@ -1,4 +1,4 @@
-"""A file or folder on a disk."""
+"""Files and folders on a disk."""
 
 from __future__ import annotations
 

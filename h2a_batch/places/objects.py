@@ -1,6 +1,6 @@
-"""Objects of a store, named by URLs: listed in pages, read and written whole, through fsspec.
+"""Objects of a store: lists them in pages, reads them, and writes them whole, through fsspec.
 
-Whatever a store or its client raises leaves here as `client.told` says.
+All errors of a store or its client leave these functions in the few kinds of `client.unified_errors`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 from h2a_batch.errors import UsageError
 from h2a_batch.places.address import Remote
-from h2a_batch.places.client import S3, DeniedError, filesystem, told
+from h2a_batch.places.client import S3, DeniedError, filesystem, unified_errors
 
-_PAGE = 1000  # keys in one answer; more no store gives
+_PAGE = 1000  # keys in one answer; no store gives more
 _OWN = "h2a-batch"  # metadata of what `put` wrote
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
 
@@ -26,14 +26,14 @@ _TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "crea
 _folders: dict[Remote, bool] = {}
 
 
-@dataclass(frozen=True, slots=True)  # of a folder of a million there are a million at once
+@dataclass(frozen=True, slots=True)  # a listing of a million objects holds a million of these
 class Item:
     """An object in a listing.
 
     Args:
-        key: relative to what was listed.
-        size: bytes.
-        modified: time of the last change by the store's clock, seconds since 1970.
+        key: the key relative to the prefix that was listed.
+        size: in bytes.
+        modified: the time of the last change by the store's clock, in seconds since 1970.
         tag: changes with the content.
     """
 
@@ -44,19 +44,19 @@ class Item:
 
     @property
     def stamp(self) -> int:
-        """The time in nanoseconds; below the second the tag, since an object may change twice in one."""
+        """The time of the last change in nanoseconds; the tag gives the digits below a second."""
         return int(self.modified) * 1_000_000_000 + _digest(self.tag)
 
 
 @dataclass
 class Level:
-    """A folder that the keys of a listing show.
+    """A folder in a listing: a part that several keys share up to a slash.
 
     Args:
-        path: below what was listed, with a slash at its end, or empty.
-        items: the objects in it; none where it is passed over.
+        path: the path below the prefix that was listed, with a slash at its end, or empty.
+        items: the objects in the folder; none where it is passed over.
         folders: the names of its sub-folders.
-        passed: leave it and all below it out.
+        passed: whether the listing leaves out the folder and all below it.
     """
 
     path: str
@@ -66,13 +66,14 @@ class Level:
 
 
 def check_reachable(where: Remote, to_read: bool = False) -> None:
-    """Make sure that there is such a store, and that it may be listed.
+    """Check that the store and the bucket exist, and that this user may list them.
 
     Args:
-        to_read: there has to be something, too.
+        where: an object or a prefix.
+        to_read: require an object of this name, or one below it.
 
     Raises:
-        UsageError: there is not; which of store, bucket and credentials it is.
+        UsageError: they do not; the message says which of store, bucket, credentials and name is wrong.
     """
     try:
         some = has_any(where)
@@ -91,38 +92,39 @@ def check_reachable(where: Remote, to_read: bool = False) -> None:
 
 
 def is_folder(where: Remote) -> bool:
-    """Tell whether this is no object, and so may be a prefix of some; as `check_reachable` last found it."""
+    """Tell whether no object has this name, so that it may be a prefix; by what `check_reachable` last found."""
     if where not in _folders:
         check_reachable(where)
     return _folders[where]
 
 
 def listing(where: Remote) -> Iterator[Item]:
-    """All objects below a place, asked for page by page; one folder's stand together.
+    """Yield all objects below a prefix, page by page; the objects of one folder follow each other.
 
     Raises:
-        OSError: as above.
+        OSError: one of the kinds of `client.unified_errors`.
     """
     for page in _pages(where, _PAGE):
         yield from page
 
 
 def has_any(where: Remote) -> bool:
-    """Whether there is an object below a place."""
+    """Tell whether there is an object below a prefix."""
     return any(_pages(where, 1))
 
 
 def find(where: Remote) -> Item | None:
-    """An object, or None where there is none of this name; one request, and nothing is read of it."""
+    """Return an object's entry in the listing, or None; this takes one request and reads nothing of the object."""
     return next((item for page in _pages(where, 1, exact=True) for item in page), None)
 
 
 def levels(items: Iterable[Item], passes: Callable[[Level, str], bool]) -> Iterator[Level]:
-    """The folders of a listing, each once it is complete; all below a folder comes before it.
+    """Yield the folders of a listing, each once it is complete; a folder comes after all that lie below it.
 
     Args:
-        passes: says, for a folder and the name of one in it, whether that one is passed over. It is called once for
-            each, and may set ``passed`` of the folder.
+        items: a listing.
+        passes: gets a folder and the name of a folder in it, and tells whether to pass over the latter. It is called
+            once for each, and may set ``passed`` of the former.
     """
     nested = [Level("")]
     for item in items:
@@ -144,13 +146,13 @@ def levels(items: Iterable[Item], passes: Callable[[Level, str], bool]) -> Itera
 
 
 def get(where: Remote, most: int | None = None) -> bytes:
-    """The bytes of an object, or its first so many, by one request.
+    """Return the bytes of an object, or its first `most` bytes, by one request.
 
     Raises:
-        OSError: as above.
+        OSError: one of the kinds of `client.unified_errors`.
     """
     fs, path = _opened(where)
-    with told():
+    with unified_errors():
         data: bytes = fs.cat_file(path) if most is None else fs.cat_file(path, start=0, end=most)
     return data
 
@@ -159,11 +161,11 @@ def put(where: Remote, data: bytes) -> None:
     """Write an object in one go: whole, or not at all.
 
     Raises:
-        OSError: as above.
+        OSError: one of the kinds of `client.unified_errors`.
     """
     fs, path = _opened(where)
     about: dict[str, Any] = {}
-    with told():
+    with unified_errors():
         if where.protocol in S3:
             kind = mimetypes.guess_type(where.name, strict=False)[0] or "application/octet-stream"
             about = {"ContentType": kind, "Metadata": {_OWN: _mark_of(path)}}
@@ -171,17 +173,17 @@ def put(where: Remote, data: bytes) -> None:
 
 
 def is_own(where: Remote) -> bool:
-    """Whether an object is as `put` wrote it, by its metadata; False where that cannot be told, as outside of S3.
+    """Tell by its metadata whether `put` wrote this object; False where no metadata says so, as outside of S3.
 
     Raises:
-        OSError: as above.
+        OSError: one of the kinds of `client.unified_errors`.
     """
     fs, path = _opened(where)
     if where.protocol not in S3:
         return False
     bucket, _, key = path.partition("/")
     try:
-        with told():
+        with unified_errors():
             return bool(fs.call_s3("head_object", Bucket=bucket, Key=key)["Metadata"].get(_OWN) == _mark_of(path))
     except DeniedError:
         raise
@@ -190,48 +192,51 @@ def is_own(where: Remote) -> bool:
 
 
 def upload(file: Path, where: Remote) -> None:
-    """Copy a file into a store, without holding it in memory."""
+    """Copy a file into a store without holding it in memory."""
     fs, path = _opened(where)
-    with told():
+    with unified_errors():
         fs.put_file(str(file), path)
 
 
 def download(where: Remote, file: Path) -> None:
-    """Copy an object into a file, without holding it in memory."""
+    """Copy an object into a file without holding it in memory."""
     fs, path = _opened(where)
-    with told():
+    with unified_errors():
         fs.get_file(path, str(file))
 
 
 def delete(where: Remote) -> None:
-    """Remove an object; none of that name is as good."""
+    """Remove an object; do nothing where there is none."""
     fs, path = _opened(where)
-    with told(), contextlib.suppress(FileNotFoundError):
+    with unified_errors(), contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
 
 
 def _opened(where: Remote) -> tuple[Any, str]:
-    """The client, and the place as it wants it named."""
+    """Return the client of an object's store, and the object's path as this client takes it."""
     url = where.url.partition("://")[2] if where.protocol in S3 else where.url
     return filesystem(where.protocol, where.endpoint), url
 
 
 def _mark_of(path: str) -> str:
-    """What tells an object from a copy of it that has another name."""
+    """Return a mark of the object's own name: a copy under another name keeps the old mark and is recognised by it."""
     return hashlib.sha256(path.encode()).hexdigest()[:16]
 
 
 def _pages(where: Remote, size: int, exact: bool = False) -> Iterator[list[Item]]:
-    """The objects below a place in the order of their keys, so many at a time; or, ``exact``, the one of its name."""
+    """Yield the objects below a prefix in the order of their keys, in pages of `size`.
+
+    With `exact`, yield one page with the object of just this name, or an empty page.
+    """
     fs, path = _opened(where)
     if where.protocol not in S3:
-        with told():
+        with unified_errors():
             yield from _walked(fs, path, exact)
         return
     bucket, _, key = path.partition("/")
     prefix, marker = key if exact or not key else f"{key}/", ""
     while True:
-        with told():
+        with unified_errors():
             # the first version of this call, which all stores know
             page = fs.call_s3("list_objects", Bucket=bucket, Prefix=prefix, Marker=marker, MaxKeys=size)
         found = page.get("Contents", [])
@@ -245,7 +250,7 @@ def _pages(where: Remote, size: int, exact: bool = False) -> Iterator[list[Item]
 
 
 def _walked(fs: Any, path: str, exact: bool) -> Iterator[list[Item]]:
-    """As `_pages`, of any store that fsspec knows: folder by folder."""
+    """Do as `_pages` does, folder by folder, for any store that fsspec knows."""
     if exact:
         yield [_item(fs.info(path), "")] if fs.isfile(path) else []
         return

@@ -1,4 +1,4 @@
-"""What can be done where bytes lie, the same for a disk and for every object store."""
+"""Places: what can be done where bytes lie, by the same methods for a disk and for every object store."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from h2a_batch.places.store import Store
 
 
 class Place(Protocol):
-    """A file or folder, an object or prefix: what `at` gives for an address.
+    """A file or folder, an object or prefix: `at` returns the place of an address.
 
-    ``far`` is true where each call is a request to another machine: what reads and writes there had better wait in
-    several threads. ``whole`` is true where no file can be cut short, since writing takes place in one go.
+    ``far`` is true where each call is a request to another machine: callers do well to read and write in several
+    threads. ``whole`` is true where a file is always complete, since the place writes it in one go.
     """
 
     far: bool
@@ -24,25 +24,25 @@ class Place(Protocol):
 
     @property
     def path(self) -> Path | None:
-        """The path of a file or folder; None for what has none."""
+        """The path of a file or folder; None for an object or prefix."""
 
     @property
     def remote(self) -> Remote | None:
-        """The URL of an object or prefix; None for what has none."""
+        """The URL of an object or prefix; None for a file or folder."""
 
     @property
     def real(self) -> str:
-        """The identity of a folder: all links are resolved."""
+        """The identity of a folder: its path with all links resolved, or its URL."""
 
     @property
     def identity(self) -> str:
-        """The identity of a file: the links of its folder are resolved."""
+        """The identity of a file: its path with the links of its folder resolved, or its URL."""
 
     def is_folder(self) -> bool:
-        """Tell whether this is a folder, or a prefix of objects; what is neither may be either."""
+        """Tell whether this is a folder, or may be a prefix of objects."""
 
     def is_file(self) -> bool:
-        """Tell whether this is a file of its own, not a link to one."""
+        """Tell whether this is a file itself, not a link to one."""
 
     def can_be_replaced(self) -> bool:
         """Tell whether a file may take this name: no folder has it."""
@@ -51,80 +51,80 @@ class Place(Protocol):
         """Tell whether two addresses name one file."""
 
     def has(self, identity: str) -> bool:
-        """Tell whether the file of an identity is still there, as far as can be told from here; if not, True."""
+        """Tell whether the file of an identity is still there; True also where this place cannot know."""
 
     def stat(self) -> Stat | None:
-        """Return what is known of a file without reading it; None where there is nothing.
+        """Return what the place says of a file without reading it; None where there is no file.
 
         Raises:
-            OSError: it cannot be reached.
+            OSError: the place cannot be reached.
         """
 
     def open(self) -> BinaryIO:
         """Open a file for reading.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
         """
 
     def head(self, count: int) -> bytes:
-        """Return the first bytes of a file; none where it cannot be read.
+        """Return the first `count` bytes of a file, or fewer; empty bytes where the file cannot be read.
 
         Raises:
-            ConnectionError: the store is away, which says nothing of the file.
+            ConnectionError: the store cannot be reached; this says nothing about the file.
         """
 
     def fetch(self) -> Path | bytes:
-        """Return a photo for the decoder: the path of a file, the bytes of an object.
+        """Return a photo in the form that the decoder takes: the path of a file, the bytes of an object.
 
         Raises:
-            PhotoError: it cannot be read.
-            StorageError: the store cannot be reached any more.
+            PhotoError: the photo cannot be read.
+            StorageError: the store can no longer be reached.
         """
 
     def write(self, data: bytes) -> None:
-        """Write a file, whole or not at all; make its folder if it is not there.
+        """Write a file, whole or not at all; make its folder if it is missing.
 
         Raises:
-            StorageError: the volume is full, or it or the store went away.
+            StorageError: the volume is full, or the volume or store went away.
             PhotoError: this file alone cannot be written.
         """
 
     def remove(self) -> None:
-        """Remove a file; none of that name is as good.
+        """Remove a file; do nothing where there is none.
 
         Raises:
-            OSError: it cannot be removed.
+            OSError: the file cannot be removed.
         """
 
     def remove_unfinished(self, writer: str) -> None:
-        """Remove what a process that died had begun to write here; see `write_apart`."""
+        """Remove the temporary file that a process which died left for this file; see `write_apart`."""
 
     def names_below(self, folder: Address) -> set[str]:
-        """Return the names that a file has relative to a folder; links count as what they name, too."""
+        """Return the names of a file relative to a folder; a link has its own name and the name of its target."""
 
     def check_input(self) -> None:
-        """Make sure that there is something to read.
+        """Check that there is something to read.
 
         Raises:
-            UsageError: there is not; what is wrong.
+            UsageError: nothing can be read; the message says why.
         """
 
     def check_output(self) -> None:
-        """Make sure that there is, or can be, a folder for outputs.
+        """Check that outputs can go here: a folder is there, or nothing prevents one.
 
         Raises:
-            UsageError: there cannot.
+            UsageError: no folder can be here.
         """
 
 
 def at(address: Address) -> Place:
-    """Return the place of an address: the one factory."""
+    """Return the place of an address; nothing else decides which kind of place that is."""
     return Local(address) if isinstance(address, Path) else Store(address)
 
 
 def absolute(where: AnyAddress) -> AnyAddress:
-    """Return an address from the root; a URL is one already."""
+    """Return a path from the root; return a URL unchanged."""
     return where if at(where).far else Path(os.path.abspath(str(where)))
 
 
@@ -132,7 +132,7 @@ def sha256_of(address: Address) -> str:
     """Return the sha256 of a file, in hex.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     digest = hashlib.sha256()
     with at(address).open() as file:

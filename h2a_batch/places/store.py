@@ -1,4 +1,4 @@
-"""An object, or a prefix of objects, in any store that fsspec knows."""
+"""Objects, and prefixes of objects, in any store that fsspec knows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from h2a_batch.errors import PhotoError, StorageError, UsageError
 from h2a_batch.places.address import Address, Remote, Stat
 from h2a_batch.places.objects import check_reachable, delete, find, get, is_folder, put
 
-_MISNAMED = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EMSGSIZE}  # or too large: the next object may well be written
+_MISNAMED = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EMSGSIZE}  # this object's own fault: others may be written
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Store:
         delete(self.remote)
 
     def remove_unfinished(self, writer: str) -> None:
-        """Do nothing: objects are written in one go."""
+        """Do nothing: a store writes an object in one go."""
 
     def names_below(self, folder: Address) -> set[str]:
         return {self.remote.url[len(str(folder)) + 1 :]}
