@@ -1,4 +1,4 @@
-"""Names of outputs: one for each input of a folder, the same in every run, never two alike."""
+"""Names of outputs: one for each photo of a folder, the same in every run, never two alike."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ MAX_NAME = 255  # bytes of one name on every common file system
 
 
 def assign(names: Iterable[str], suffix: str, format: str, reserved: Iterable[str] = ()) -> dict[str, str]:
-    """An output name for each input name of one folder.
+    """Return an output name for each photo name of one folder.
 
-    ``a.jpg`` gives ``a.png``. Where several inputs would give one name (``a.jpg`` and ``a.png``, or names
+    ``a.jpg`` gives ``a.png``. Where several photos would give one name (``a.jpg`` and ``a.png``, or names
     that differ only in case), each keeps its whole name: ``a.jpg.png``, ``a.png.png``.
 
     Args:
-        names: the input names of one folder.
-        suffix: put behind the stem, as in ``a_anime.png``.
-        format: the output's suffix without its dot.
-        reserved: names that no output may take (sub-folders).
+        names: the names of the photos of one folder.
+        suffix: the text behind the stem, as in ``a_anime.png``.
+        format: the suffix of the output without its dot.
+        reserved: names that no output may take (those of sub-folders).
 
     Returns:
-        input name to output name, in the order of the sorted inputs.
+        a dictionary from each photo's name to its output's name, sorted by the former.
     """
     ordered = sorted(names, key=os.fsencode)
     plain = {name: forms(name, suffix, format)[0] for name in ordered}
@@ -42,12 +42,12 @@ def assign(names: Iterable[str], suffix: str, format: str, reserved: Iterable[st
 
 
 def forms(name: str, suffix: str, format: str) -> tuple[str, str]:
-    """The output names of an input: where it has its stem to itself, and where another one shares it."""
+    """Return two output names of a photo: one for a stem of its own, one for a stem that it shares with others."""
     return _output(stem_of(name), suffix, format), _output(name, suffix, format)
 
 
 def variants(name: str) -> Iterator[str]:
-    """The name itself, then ``name~2``, ``name~3``, ... before its suffix, each within `MAX_NAME` bytes."""
+    """Yield the name itself, then ``name~2``, ``name~3``, ... before its suffix, each within `MAX_NAME` bytes."""
     yield name
     stem, dot = os.path.splitext(name)
     for number in range(2, 1_000_000):
@@ -55,18 +55,18 @@ def variants(name: str) -> Iterator[str]:
 
 
 def numbered(name: str, number: int) -> str:
-    """The output name of a face: ``name-1.png``, ``name-2.png``, ... for what would be ``name.png`` as a whole."""
+    """Return the output name of a face: ``name-1.png``, ``name-2.png``, ... where the photo's is ``name.png``."""
     stem, dot = os.path.splitext(name)
     return _fitted(stem, f"-{number}{dot}")
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name claims to be an image."""
+    """Tell whether a name has the suffix of an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def stem_of(name: str) -> str:
-    """Return a name without the suffix of an image."""
+    """Return a name without the suffix of an image; return any other name unchanged."""
     return os.path.splitext(name)[0] if is_image_name(name) else name
 
 
@@ -75,7 +75,7 @@ def _output(stem: str, suffix: str, format: str) -> str:
 
 
 def _fitted(stem: str, tail: str) -> str:
-    """Stem and tail in one name; a stem that is too long is cut and marked with a hash of the whole."""
+    """Join stem and tail; cut a stem that is too long and mark it with a hash of the whole."""
     if len(os.fsencode(stem + tail)) <= MAX_NAME:
         return stem + tail
     tail = f"~{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}{tail}"
@@ -86,5 +86,5 @@ def _fitted(stem: str, tail: str) -> str:
 
 
 def _key(name: str) -> str:
-    """What a file system that ignores case or composes accents would take for the same name."""
+    """Return one key for all names that are the same to a file system which ignores case or composes accents."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -1,4 +1,4 @@
-"""Notices: what the system tells of changes below some folders. They say where to look, never what there is."""
+"""Notices: the system's reports of changes below some folders. They say where to look, never what is there."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ logging.getLogger("watchdog").addHandler(logging.NullHandler())  # or its warnin
 
 
 class Notices(FileSystemEventHandler):
-    """Collects the paths below some folders at which something happened.
+    """Collects the folders in which the system reports a change.
 
     Args:
-        passed_over: tells of a path that it is of no interest.
+        passed_over: tells whether a path is of no interest.
     """
 
     def __init__(self, passed_over: Callable[[str], bool]) -> None:
@@ -52,10 +52,14 @@ class Notices(FileSystemEventHandler):
         self._grown = False
 
     def watch(self, folders: Sequence[str], recursive: bool) -> None:
-        """Collect notices of these folders, by their real paths, and of those below them; and no longer of others.
+        """Collect notices of these folders and of all below them, and of no others.
+
+        Args:
+            folders: real paths.
+            recursive: whether to watch the sub-folders, too.
 
         Raises:
-            OSError: one is not there, or the system has no notices to give; see `why`.
+            OSError: a folder is not there, or the system gives no notices; see `why`.
         """
         self.stop()
         self._observer = Observer()
@@ -65,21 +69,21 @@ class Notices(FileSystemEventHandler):
         self._try_one_more()
 
     def stop(self) -> None:
-        """Collect no more."""
+        """Stop collecting."""
         observer, self._observer = self._observer, None
-        self._woken.clear()  # or `wait` would not, once nobody takes what there is
+        self._woken.clear()  # or `wait` would return at once, since nobody takes the notices any more
         if observer is not None and observer.is_alive():
             observer.stop()
             observer.join()
 
     @property
     def alive(self) -> bool:
-        """Whether all folders are still being watched; a folder that was removed no longer is."""
+        """Whether the system still watches all folders; it does not watch one that was removed."""
         observer = self._observer
         return observer is not None and observer.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Called by the observer's thread."""
+        """Collect one notice; the observer's thread calls this."""
         paths = set()
         for path in filter(None, map(os.fsdecode, (event.src_path, event.dest_path))):
             if not self._passed_over(path):
@@ -93,10 +97,10 @@ class Notices(FileSystemEventHandler):
             self._woken.set()
 
     def take(self) -> set[str]:
-        """The folders in which something happened since the last call.
+        """Return the folders in which something happened since the last call.
 
         Raises:
-            OSError: there are new folders, and no more can be watched; see `why`. The notices are kept.
+            OSError: there are new folders, and the system can watch no more; see `why`. The notices are kept.
         """
         if self._grown:
             self._grown = False
@@ -107,17 +111,17 @@ class Notices(FileSystemEventHandler):
         return taken
 
     def wait(self, seconds: float) -> None:
-        """Wait until there is something to take, but no longer than this."""
+        """Wait at most `seconds` for a notice."""
         self._woken.wait(seconds)
 
     def _try_one_more(self) -> None:
-        """Watch one folder more: for those below the given ones watchdog keeps it to itself when that fails."""
+        """Watch one folder more for a moment: watchdog does not report that it failed to watch a sub-folder."""
         if self._observer is not None and self._observer.is_alive():
             self._observer.unschedule(self._observer.schedule(FileSystemEventHandler(), os.sep, event_filter=_WANTED))
 
 
 def why(error: OSError) -> str:
-    """Why there are no notices, and what can be done about it, on one line."""
+    """Return, in one line, the reason why there are no notices and what the user can do."""
     if error.errno not in _LIMITS:
         return f"the system does not tell of changes ({error.strerror or error})"
     name = _LIMITS[error.errno]

@@ -1,4 +1,4 @@
-"""Settling: photos that have just come, each held back until nothing writes to it any more."""
+"""Settling: holds new photos back until no program writes to them any more."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 from h2a_batch.sources.source import Source
 
-SETTLE_SECONDS = 2.0
-_SHORTEST_PATIENCE = 30.0  # a stalled copy goes on within it, a broken photo is reported after it
-_PATIENCE = 10  # settle times, where that is more
-_F_SETSIG = 10  # fcntl's name for it is missing in some builds of Python
+SETTLE_SECONDS = 2.0  # the default
+_SHORTEST_PATIENCE = 30.0  # seconds: a stalled copy goes on within them; later the photo is reported as broken
+_PATIENCE = 10  # settle times, where these are longer
+_F_SETSIG = 10  # some builds of Python lack fcntl.F_SETSIG
 
 _REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "virtiofs")
 
@@ -26,7 +26,14 @@ Mark = tuple[object, ...]
 
 @dataclass
 class _Candidate:
-    """A photo that is waited for: since when it has been as it is, and when to look at it next, in seconds."""
+    """A photo that is held back.
+
+    Args:
+        source: the photo.
+        since: the monotonic time, in seconds, since when the photo has not changed.
+        due: the monotonic time when to look at it next.
+        tries: how often it could not be read.
+    """
 
     source: Source
     since: float
@@ -35,10 +42,10 @@ class _Candidate:
 
 
 class Settling:
-    """Photos between their arrival and their conversion, and those that are left alone until they change.
+    """Photos between their arrival and their conversion, and photos to leave alone until they change.
 
-    A photo is given out when its size and time of change have been the same for `seconds`, and no program has it
-    open for writing where the system can tell. Nothing is remembered of a photo that is done.
+    A photo is ready when its size and time of change have been the same for `seconds`, and no program has it
+    open for writing, where the system can tell. A photo that is done leaves no trace here.
 
     Args:
         seconds: how long a photo must have been at rest.
@@ -57,38 +64,40 @@ class Settling:
 
     @property
     def busy(self) -> bool:
-        """Whether there are photos that wait or are being converted."""
+        """Whether photos are held back or being converted."""
         return bool(self._waiting or self._given)
 
     @property
     def gave(self) -> bool:
-        """Whether there are photos that are being converted."""
+        """Whether photos are being converted."""
         return bool(self._given)
 
     def see(self, source: Source) -> None:
-        """A photo was met that is not done: hold it back, unless it is on its way already or is to be left alone."""
+        """Hold a photo back that is not done, unless it is being converted or is to be left alone."""
         if source.real in self._given or self.is_left(source.real):
             return
-        known, now = self._waiting.get(source.real), time.monotonic()
+        known = self._waiting.get(source.real)
+        now = time.monotonic()
         if known is None or _stamp(known.source) != _stamp(source):
             self._hold(_Candidate(source, now, now + self.seconds))
         else:
-            known.source = source  # its output's natural name may be another one by now
+            known.source = source  # the natural name of its output may have changed
 
     def give(self, source: Source) -> Source:
-        """Count a photo as given out that need not be held back."""
+        """Count a photo as being converted without holding it back, and return it."""
         self._waiting.pop(source.real, None)
         self._given[source.real] = _Candidate(source, time.monotonic(), 0.0)
         return source
 
     def ready(self) -> Iterator[Source]:
-        """Give out the photos that have come to rest."""
+        """Yield the photos that have come to rest; from then on they count as being converted."""
         while self._order and self._order[0][0] <= time.monotonic():
             due, real = heapq.heappop(self._order)
             candidate = self._waiting.get(real)
-            if candidate is None or candidate.due != due:  # it was seen anew since
+            if candidate is None or candidate.due != due:  # the photo was held back anew since then
                 continue
-            now, stamp = time.monotonic(), _stamp_of(real)
+            now = time.monotonic()
+            stamp = _stamp_of(real)
             if stamp is None:
                 del self._waiting[real]
             elif stamp != _stamp(candidate.source):
@@ -103,11 +112,16 @@ class Settling:
                 yield candidate.source
 
     def again(self, source: Source) -> bool:
-        """Hold a photo back once more that could not be read to its end; False when that was tried for long enough.
+        """Hold a photo back once more that could not be read to its end.
 
-        It is tried at growing intervals, until it has been unchanged for the whole of `patience`.
+        The intervals grow until the photo has been unchanged for the whole of `patience`.
+
+        Returns:
+            False when that time is over: the photo is broken.
         """
-        candidate, now, stamp = self._given.pop(source.real), time.monotonic(), _stamp_of(source.real)
+        candidate = self._given.pop(source.real)
+        now = time.monotonic()
+        stamp = _stamp_of(source.real)
         if stamp is None:
             return True
         if stamp != _stamp(source):
@@ -123,7 +137,7 @@ class Settling:
         return True
 
     def close(self, source: Source) -> bool:
-        """A photo that was given out is done with; tells whether it is now another one than was given out."""
+        """Forget a photo that was converted, and tell whether it has changed since it was given out."""
         self._given.pop(source.real, None)
         stamp = _stamp_of(source.real)
         return stamp is not None and stamp != _stamp(source)
@@ -135,7 +149,7 @@ class Settling:
         self._left[real] = _mark(real)
 
     def is_left(self, real: str) -> bool:
-        """Whether a file is left alone, and still as it was."""
+        """Tell whether a file is left alone and has not changed since."""
         if real not in self._left:
             return False
         if self._left[real] == _mark(real):
@@ -144,11 +158,11 @@ class Settling:
         return False
 
     def forget(self) -> None:
-        """Forget the photos that were given out: they were not done, and are to be met again."""
+        """Forget the photos that were given out: they are not done, and the next look meets them again."""
         self._given.clear()
 
     def forget_gone(self) -> None:
-        """Forget what is left alone and no longer there."""
+        """Forget the files that are left alone and no longer there."""
         self._left = {real: mark for real, mark in self._left.items() if os.path.lexists(real)}
 
     def _hold(self, candidate: _Candidate) -> None:
@@ -157,17 +171,17 @@ class Settling:
 
 
 def is_open_for_writing(path: str) -> bool:
-    """Whether a program has a file open for writing, where the system can tell: a local file of our own.
+    """Tell whether a program has a file open for writing; False where the system cannot tell.
 
-    The kernel grants a read lease only on a file that nobody has open for writing. Who opens it in the instant in
-    which we hold the lease waits for that instant. Network file systems refuse leases for reasons of their own.
+    The kernel grants a read lease only on a local file of this user that nobody has open for writing. A program that
+    opens the file while we hold the lease waits for that instant. Network file systems refuse leases for other reasons.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.fcntl(file, _F_SETSIG, signal.SIGURG)  # should the lease be broken: SIGIO would end the process
+        fcntl.fcntl(file, _F_SETSIG, signal.SIGURG)  # sent if the lease breaks: SIGIO would end us
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         return error.errno == errno.EAGAIN and not _is_remote(os.fstat(file).st_dev)
@@ -177,7 +191,7 @@ def is_open_for_writing(path: str) -> bool:
 
 
 def _is_remote(device: int) -> bool:
-    """Whether a volume is a network's or a program's, by its number in the list of what is mounted."""
+    """Tell whether a volume belongs to a network or a program, by its device number in the list of mounts."""
     number = f"{os.major(device)}:{os.minor(device)}"
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", errors="replace") as mounts:
         for line in mounts:  # 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
@@ -200,7 +214,7 @@ def _stamp_of(real: str) -> tuple[int, int] | None:
 
 
 def _mark(real: str) -> Mark:
-    """What tells a file from the one it was: also its permissions, and whether a link leads anywhere."""
+    """Return a mark that changes with a file, its permissions, and whether it is a link that leads anywhere."""
     try:
         status = os.lstat(real)
     except OSError:

@@ -1,4 +1,4 @@
-"""Sources: the photos below the inputs, found by content, each with the name its output should have."""
+"""Sources: finds the photos below the inputs by their content, and gives each the natural name of its output."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from h2a_batch.sources.names import assign, forms, is_image_name, variants
 
 LEDGER_FOLDER = ".h2a-batch"
 _JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store"})
-# raw files begin like TIFF but hold sensor data; beside most of them lies a JPEG of the same picture
+# raw files begin like TIFF but hold sensor data; most of them have a JPEG of the same picture beside them
 _RAW = frozenset(
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 "
     ".rwl .sr2 .srf .srw .x3f".split()
 )
-# names that browsers, sync clients and copying programs give to what is still on its way
+# browsers, sync clients and copying programs give these names to files that they have not finished
 _UNFINISHED = frozenset(
     ".part .partial .crdownload .download .opdownload .tmp .temp .filepart .upload .uploading .aria2 .!qb .!ut".split()
 )
 LEADS_OUT = "a link that leads out of the input"
-_MOST_BYTES = 1 << 30  # of an object, which is held in memory
+_MOST_BYTES = 1 << 30  # of an object: it is held in memory
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Source:
     """A photo to convert.
 
     Args:
-        path: where it lies, as it was reached.
-        real: the same with the links of its folders resolved, or its URL: its identity.
+        path: the address by which the walk reached it.
+        real: its identity: the path with the links of its folders resolved, or the URL.
         output: the natural path of its output, relative to OUT.
-        size: bytes.
-        mtime_ns: time of the last change.
+        size: in bytes.
+        mtime_ns: the time of the last change, in nanoseconds; of an object see `Item.stamp`.
         also: paths that were natural for its output while other files lay beside it.
     """
 
@@ -62,7 +62,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Unusable:
-    """Something that was named or claims to be a photo, and cannot be reached."""
+    """Something that was named as a photo or claims to be one, and cannot be reached or used."""
 
     path: Address
     kind: str
@@ -71,7 +71,7 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Ignored:
-    """A file that is none of this program's business: hidden, not an image, camera raw."""
+    """A file that this program leaves alone, such as a hidden file, camera raw, or no image at all."""
 
     path: Address
     reason: str
@@ -85,13 +85,14 @@ class Scan:
     """How to look for photos.
 
     Args:
-        suffix, format: as in `Options`, for the names of outputs.
-        recursive: go into sub-folders.
-        out: the output folder; inside an input it is passed over.
-        is_output: tells whether a path in OUT was written by an earlier run.
-        exclude: files that are passed over, such as the contact sheet.
-        avoid: real paths of folders that are passed over, such as the archive.
-        watching: leave links that lead out of the inputs alone, and files whose name says that they are not complete.
+        suffix: as in `Options`, for the names of outputs.
+        format: as in `Options`, for the names of outputs.
+        recursive: whether to go into sub-folders.
+        out: OUT; the walk passes it over inside an input.
+        is_output: tells whether an earlier run wrote a path in OUT.
+        exclude: files to pass over, such as the contact sheet.
+        avoid: real paths of folders to pass over, such as the archive.
+        watching: whether to leave alone links that lead out of the inputs, and files named as unfinished.
     """
 
     suffix: str
@@ -106,7 +107,13 @@ class Scan:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder as it was reached, where it really is, and its place below OUT."""
+    """A folder to look into.
+
+    Args:
+        path: the path by which the walk reached it.
+        real: the path with all links resolved.
+        relative: where its outputs go, relative to OUT.
+    """
 
     path: str
     real: str
@@ -114,10 +121,10 @@ class Folder:
 
 
 def check_inputs(inputs: Sequence[AnyAddress], recursive: bool = True) -> list[AnyAddress]:
-    """The inputs as absolute paths, each once; what lies in another input is met there.
+    """Return the inputs as absolute addresses, each once, without those that a walk over another input meets.
 
     Raises:
-        UsageError: there is none, or one cannot be reached.
+        UsageError: there is no input, or one cannot be reached.
     """
     if not inputs:
         raise UsageError("no input", "name a folder or files of photos, then the folder for the results")
@@ -128,7 +135,7 @@ def check_inputs(inputs: Sequence[AnyAddress], recursive: bool = True) -> list[A
 
 
 def _is_met(name: str, inputs: Mapping[str, Address], recursive: bool) -> bool:
-    """Whether a walk over another input meets this one."""
+    """Tell whether a walk over another input meets this one."""
     for other in inputs:
         inner = name[len(other) + 1 :].split(os.sep)
         if name.startswith(other + os.sep) and (recursive or (len(inner) == 1 and not at(inputs[name]).is_folder())):
@@ -137,13 +144,14 @@ def _is_met(name: str, inputs: Mapping[str, Address], recursive: bool) -> bool:
 
 
 def scan(inputs: Sequence[Address], how: Scan, entered: Callable[[str], None] = lambda real: None) -> Iterator[Found]:
-    """All photos below the inputs, folder by folder in sorted order.
+    """Yield all photos below the inputs, folder by folder in sorted order.
 
-    One folder maps to OUT itself; of several, each maps to a sub-folder of its name. Files map to OUT.
+    A folder alone maps to OUT itself. Of several inputs each folder maps to a sub-folder of its name; files map to OUT.
 
     Args:
-        inputs: as `check_inputs` gives them.
-        entered: called with the real path of each linked folder that is entered: its files are originals, too.
+        inputs: as `check_inputs` returns them.
+        how: how to look for photos.
+        entered: called with the real path of each linked folder that the walk enters: its files are originals, too.
     """
     files = [path for path in inputs if not at(path).is_folder()]
     folders = [path for path in inputs if at(path).is_folder()]
@@ -155,7 +163,7 @@ def scan(inputs: Sequence[Address], how: Scan, entered: Callable[[str], None] = 
 
 
 def roots(folders: Sequence[Address], several: bool) -> Iterator[Folder]:
-    """The input folders with their places below OUT; where there are several inputs, each has one of its name."""
+    """Yield the input folders with their places below OUT: OUT itself, or of several inputs a sub-folder each."""
     used: set[str] = set()
     for folder in folders:
         name = next(name for name in variants(folder.name or "root") if name not in used)
@@ -164,7 +172,7 @@ def roots(folders: Sequence[Address], several: bool) -> Iterator[Folder]:
 
 
 def _files_named(files: Sequence[Address], how: Scan, reserved: set[str]) -> Iterator[Found]:
-    """Files given by name: always photos by intention, even when a name occurs twice."""
+    """Yield the files that the user named: they count as photos whatever their name, even when it occurs twice."""
     rank = {path: number for number, path in enumerate(files)}
     keys: dict[str, Address] = {}
     for path in sorted(files, key=lambda path: (os.fsencode(path.name), rank[path])):
@@ -174,7 +182,13 @@ def _files_named(files: Sequence[Address], how: Scan, reserved: set[str]) -> Ite
 
 
 class Walk:
-    """A walk over folders that ends, whatever links there are."""
+    """A walk over folders that always ends, whatever links there are.
+
+    Args:
+        how: how to look for photos.
+        roots: the real paths of the input folders.
+        entered: as for `scan`.
+    """
 
     def __init__(self, how: Scan, roots: list[str], entered: Callable[[str], None] = lambda real: None) -> None:
         self.how = how
@@ -184,7 +198,7 @@ class Walk:
         self.linked: set[str] = set()
 
     def tree(self, root: Folder) -> Iterator[Found]:
-        """The photos of a folder, then those of its sub-folders; a stack, since folders nest deeper than calls."""
+        """Yield the photos of a folder, then of its sub-folders; a stack, since folders nest deeper than calls."""
         waiting = [root]
         while waiting:
             folder = waiting.pop()
@@ -193,9 +207,9 @@ class Walk:
             waiting += reversed(below)
 
     def look(self, folder: Folder, below: list[Folder]) -> Iterator[Found]:
-        """The photos of one folder; the sub-folders to look at next are added to `below`."""
+        """Yield the photos of one folder, and add the sub-folders to look at next to `below`."""
         try:
-            with os.scandir(folder.path) as entries:  # names alone are kept: a folder may hold a million
+            with os.scandir(folder.path) as entries:  # keep the names alone: a folder may hold a million
                 kinds = {entry.name: _kind(entry) for entry in entries}
         except OSError as error:
             yield Unusable(Path(folder.path), "unreadable", f"the folder cannot be read: {error.strerror}")
@@ -232,12 +246,12 @@ class Walk:
             else:
                 photos.append(name)
         for name, output in assign(photos, self.how.suffix, self.how.format, reserved).items():
-            at = os.path.join(folder.real, name)
+            real = os.path.join(folder.real, name)
             also = [os.path.join(folder.relative, form) for form in forms(name, self.how.suffix, self.how.format)]
-            yield _source(Path(folder.path, name), at, os.path.join(folder.relative, output), also)
+            yield _source(Path(folder.path, name), real, os.path.join(folder.relative, output), also)
 
     def _why_left(self, path: Path, kind: str) -> str | None:
-        """Why a watch leaves a file alone that a run would take."""
+        """Return why a watch leaves a file alone that a run would take; None where it takes it, too."""
         if path.suffix.lower() in _UNFINISHED:
             return "not complete yet"
         return LEADS_OUT if kind == "K" and self._leads_out(os.path.realpath(path)) else None
@@ -246,7 +260,7 @@ class Walk:
         return not any((real + os.sep).startswith(root + os.sep) for root in self.roots)
 
     def _enters(self, folder: Folder, link: bool) -> bool:
-        """Not hidden, no OUT of this or another run, and no link back into the inputs, met where they are."""
+        """Tell whether to enter a folder: not a hidden one, the OUT of a run, or a link back into the inputs."""
         if os.path.basename(folder.path).startswith(".") or folder.real in (self.out, *self.how.avoid):
             return False
         if os.path.isdir(os.path.join(folder.path, LEDGER_FOLDER)):
@@ -261,24 +275,24 @@ class Walk:
 
 
 def _related(one: str, other: str) -> bool:
-    """Whether one of two real paths contains the other."""
+    """Tell whether one of two real paths contains the other."""
     return os.path.commonpath([one, other]) in (one, other)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """D a folder, L a link to one, F a file, K a link to one, N a link that leads nowhere, O anything else."""
+    """Return D for a folder, L for a link to one, F for a file, K for a link to one, N for a dead link, else O."""
     try:
         if entry.is_dir():
             return "L" if entry.is_symlink() else "D"
         if entry.is_file():
             return "K" if entry.is_symlink() else "F"
         return "N" if entry.is_symlink() and not os.path.exists(entry.path) else "O"
-    except OSError:  # a link that points at itself
+    except OSError:  # a link that leads to itself
         return "N"
 
 
 def _why_ignored(path: Address, kind: str) -> str | None:
-    """Why a file is passed over in silence; None for a photo, or for what claims to be one."""
+    """Return why a file is passed over without a message; None for a photo, or a file that claims to be one."""
     name = path.name.lower()
     if name in _JUNK:
         return "made by the system"
@@ -290,17 +304,17 @@ def _why_ignored(path: Address, kind: str) -> str | None:
         return None
     if os.path.splitext(name)[1] in _RAW:
         return "camera raw"
-    if path.suffix and at(path).far:  # a request each: only for what has no suffix at all
+    if path.suffix and at(path).far:  # a look inside costs a request: only names without a suffix get one
         return "not an image"
     return None if sniff(at(path).head(32)) else "not an image"
 
 
 def _objects(root: Remote, relative: str, how: Scan) -> Iterator[Found]:
-    """The photos below a prefix, folder by folder; a folder's own come after those of its sub-folders."""
+    """Yield the photos below a prefix, folder by folder; a folder comes after its sub-folders."""
 
     def passes(above: Level, name: str) -> bool:
-        """Hidden, OUT, or not asked for."""
-        if above.path and not above.passed:  # an OUT of another run? Some names come before its ledger's
+        """Tell whether to pass a folder over: a hidden one, OUT, or any sub-folder where they are not asked for."""
+        if above.path and not above.passed:  # is this OUT of another run? Some names come before its ledger's
             above.passed = name == LEDGER_FOLDER or (name < "." and has_ledger(above.path))
         inner = f"{root}/{above.path}{name}"
         return name.startswith(".") or not how.recursive or inner == str(how.out)
@@ -313,7 +327,7 @@ def _objects(root: Remote, relative: str, how: Scan) -> Iterator[Found]:
 
     def named() -> Iterator[Item]:
         for item in listing(root):
-            if item.key.startswith("/") or "//" in item.key:  # no file could have that name
+            if item.key.startswith("/") or "//" in item.key:  # no file can have that name
                 odd.append(Unusable(root / item.key, "unsupported", "its key has two slashes in a row; rename it"))
             else:
                 yield item
@@ -327,7 +341,7 @@ def _objects(root: Remote, relative: str, how: Scan) -> Iterator[Found]:
 
 
 def _objects_of(level: Level, root: Remote, relative: str, how: Scan) -> Iterator[Found]:
-    """The photos of one folder of a store."""
+    """Yield the photos of one folder of a store."""
     photos: dict[str, Item] = {}
     inside_out = f"{root}/{level.path}".startswith(f"{how.out}/")
     for item in level.items:
@@ -362,7 +376,7 @@ def _source(path: Address, real: str, output: str, also: Sequence[str]) -> Sourc
 
 
 def _of_size(source: Source) -> Source | Unusable:
-    """A photo that is not too large for what has to be done with it."""
+    """Return a photo, or why it is too large: an object is held in memory."""
     if at(source.path).far and source.size > _MOST_BYTES:
         what = f"the object has {source.size:,} bytes, and at most {_MOST_BYTES:,} are read"
         return Unusable(source.path, "too-large", what)

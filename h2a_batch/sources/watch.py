@@ -1,7 +1,7 @@
-"""Watching: an endless iterator over the photos of some folders, each given out once it has come to rest.
+"""Watching: gives out the photos of some folders without an end, each once it has come to rest.
 
-The truth is always in the folders themselves. What the system tells of changes only says which of them to look at
-next, and all are looked at every minute all the same: a notice that is lost, late or false costs time, never a photo.
+The folders themselves always hold the truth. A notice of the system only says which folder to look at next; besides,
+a look around visits all folders every minute. A notice that is lost, late or false costs time, never a photo.
 """
 
 from __future__ import annotations
@@ -24,18 +24,25 @@ from h2a_batch.sources.settle import Settling
 from h2a_batch.sources.source import LEADS_OUT, Folder, Found, Scan, Source, Unusable, Walk, roots
 
 _PAUSE = 0.25  # seconds to wait where there is nothing to do
-_LAP, _LAP_SHARE = 60.0, 50  # all folders are looked at so often, or in so small a part of the time
-_POLL, _POLL_SHARE = 2.0, 10  # the same where the system tells nothing
-_LOOK_SHARE = 3  # how much longer than a look took a folder is then left in peace
+_LAP, _LAP_SHARE = 60.0, 50  # seconds between two looks around, or so many times what the last one took
+_POLL, _POLL_SHARE = 2.0, 10  # the same where the system gives no notices
+_LOOK_SHARE = 3  # a folder then rests for so many times what the look at it took
 _LONGEST_DELAY = 30.0  # seconds between two tries to write to a full disk
-_CHECK = 1.0  # seconds between two looks whether the inputs are there
-_PASSING = frozenset({"vanished", "changed"})  # no failures here: the photo will be met again, or is gone
-_INCOMPLETE = frozenset({"empty", "not-an-image", "truncated", "corrupt", "unreadable"})  # may be half a copy
+_CHECK = 1.0  # seconds between two checks that the inputs are there
+_PASSING = frozenset({"vanished", "changed"})  # no failures: the watch meets the photo again, or it is gone
+_INCOMPLETE = frozenset({"empty", "not-an-image", "truncated", "corrupt", "unreadable"})  # it may be half a copy
 
 
 @dataclass
 class _Watched:
-    """A folder that is looked at, when it may be looked at again, and the look around that it is the turn of."""
+    """A folder that the watch knows.
+
+    Args:
+        folder: the folder.
+        inode: its number at the last look; 0 before the first one.
+        rest_until: the monotonic time, in seconds, before which a notice does not make the watch look again.
+        lap: the look around that chose this folder; None where a notice did.
+    """
 
     folder: Folder
     inode: int = 0
@@ -45,7 +52,13 @@ class _Watched:
 
 @dataclass
 class _Lap:
-    """A walk over all folders, a folder at a time: those still to come, those met, and the seconds it took."""
+    """A look around: a walk over all folders, one folder at a time.
+
+    Args:
+        waiting: the folders still to visit, the next one last.
+        met: the folders visited so far, by their real paths.
+        seconds: the time that the visits took.
+    """
 
     waiting: list[Folder]
     met: dict[str, _Watched]
@@ -53,17 +66,17 @@ class _Lap:
 
 
 class Watcher:
-    """The photos of some folders, as they come.
+    """A watch over some folders: it gives out their photos as they come.
 
     Args:
-        inputs: as `check_inputs` gives them, folders alone.
+        inputs: folders alone, as `check_inputs` returns them.
         how: as for `scan`, with ``watching`` set.
         settling: holds photos back until they are complete.
         is_known: tells whether a photo is done, just as it lies there.
         poll: look around every two seconds instead of waiting for notices.
-        max_idle: end after so many seconds without anything to do.
+        max_idle: end after so many seconds without anything to do; None means never.
         tell: called with each change of state.
-        stop: when set, no more is given out.
+        stop: when set, the watch gives out no more.
     """
 
     def __init__(
@@ -85,27 +98,27 @@ class Watcher:
         self._devices = {root.path: os.stat(root.path).st_dev for root in self._roots}
         self._there = {root.path: self._presence(root) for root in self._roots}
         self._places: dict[str, _Watched] = {}
-        self._marked: dict[str, None] = {}  # a set that keeps its order
+        self._marked: dict[str, None] = {}  # folders to look at soon: a set that keeps its order
         self._lap: _Lap | None = None
         self._next_lap = self._next_check = 0.0
-        self._first = True  # until everything has been met once
-        self._turn = False  # looks around go on beside what changes
+        self._first = True  # until the first look around has met everything
+        self._turn = False  # a look around and the marked folders take turns
         self._busy = time.monotonic()
 
     def start(self) -> None:
-        """Have the system tell of changes from now on; what is there already is met by the first look around."""
+        """Ask the system for notices from now on; the first look around meets what is there already."""
         self._watch()
         self._busy = time.monotonic()
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._notices.stop()
 
     def found(self) -> Iterator[Found | None]:
-        """Photos that are complete and not done, and None wherever there is nothing for now.
+        """Yield the photos that are complete and not done, and None wherever there is nothing for now.
 
-        The first look around also gives what is done and what is ignored, for a run to count. Each `Source` is
-        to be answered by `finished`, `leave` or `takes_back`.
+        The first look around also yields what is done and what is ignored, for a run to count. The caller answers each
+        `Source` by `finished`, `leave` or `takes_back`.
         """
         while not self._stop.is_set() and not self._is_idle():
             self._check_inputs()
@@ -120,20 +133,20 @@ class Watcher:
 
     @property
     def gave(self) -> bool:
-        """Whether photos were given out that are not answered yet."""
+        """Whether photos were given out that the caller has not answered yet."""
         return self._settling.gave
 
     def finished(self, source: Source) -> None:
-        """A photo is done with: converted, or found to be done."""
+        """Note that a photo is done: converted, or found to be done."""
         if self._settling.close(source):
             self._mark(os.path.dirname(source.real))
 
     def leave(self, source: Source) -> None:
-        """A photo cannot be converted as it is: it is left alone until it changes."""
+        """Leave a photo alone until it changes: it cannot be converted as it is."""
         self._settling.leave(source.real)
 
     def takes_back(self, source: Source, error: Exception) -> bool:
-        """Whether a photo that could not be read may just not be complete yet; then it will be given out again."""
+        """Tell whether an unreadable photo may just be incomplete or gone; if so, the watch takes care of it again."""
         kind = error.kind if isinstance(error, PhotoError) else ""
         if kind in _PASSING:
             self.finished(source)
@@ -142,12 +155,12 @@ class Watcher:
         return kind in _INCOMPLETE and self._settling.again(source)
 
     def start_over(self) -> None:
-        """Look at everything again: what was given out is not done."""
+        """Look at everything again: the photos that were given out are not done."""
         self._settling.forget()
         self._lap, self._next_lap = None, 0.0
 
     def _next_place(self) -> _Watched | None:
-        """The folder to look at next: one that changed, else the next one of a look around."""
+        """Return the folder to look at next: one that changed, else the next one of a look around, else None."""
         self._take_notices()
         now, self._turn = time.monotonic(), not self._turn
         if not self._first and not (self._lap and self._turn):
@@ -172,7 +185,7 @@ class Watcher:
         return place
 
     def _look_at(self, place: _Watched) -> Iterator[Found]:
-        """The photos of a folder that are to be told of now; its sub-folders are to be looked at where they are new."""
+        """Yield what a run must hear of a folder now; remember its new sub-folders for a look of their own."""
         below: list[Folder] = []
         clock, seconds, before = time.monotonic(), 0.0, place.inode
         lap, place.lap = place.lap, None
@@ -197,7 +210,7 @@ class Watcher:
                 self._marked[folder.real] = None
 
     def _sift(self, item: Found) -> Found | None:
-        """What a run is to hear of at once; photos that are new go into `settling`."""
+        """Return an item that a run must hear of at once, else None; hold photos back that are new."""
         if isinstance(item, Source):
             if not self._is_known(item):
                 self._settling.see(item)
@@ -225,14 +238,14 @@ class Watcher:
             return
         try:
             for path in self._notices.take():
-                if path in self._places:  # a folder that was there before may be a new one of that name
+                if path in self._places:  # another folder may have taken the name of one that was there before
                     self._marked[path] = None
                 self._mark(os.path.dirname(path) if path in self._places else path)
         except OSError as error:
             self._poll(error)
 
     def _mark(self, real: str) -> None:
-        """Look at a folder soon; or at the nearest one above it that is known, where it will be met."""
+        """Look at a folder soon; if the watch does not know it, look at the nearest known folder above it."""
         while real not in self._places:
             parent = os.path.dirname(real)
             if parent == real:
@@ -241,7 +254,7 @@ class Watcher:
         self._marked[real] = None
 
     def _check_inputs(self) -> None:
-        """Tell of inputs that went away or came back; those that are another folder now are watched anew."""
+        """Report inputs that went away or came back, and watch anew those that are another folder now."""
         now = time.monotonic()
         if now < self._next_check:
             return
@@ -264,14 +277,14 @@ class Watcher:
             self._lap, self._next_lap = None, 0.0
 
     def _locate(self) -> None:
-        """Find out where the inputs really are: one may be a link."""
+        """Find out where the inputs really are: one of them may be a link."""
         self._roots = list(roots(self._inputs, len(self._inputs) > 1))
         self._walk = Walk(self._how, [root.real for root in self._roots])
         quiet = {at(self._how.out).real, *self._how.avoid}
         self._silent = [place + os.sep for place in quiet if place not in self._walk.roots]
 
     def _presence(self, root: Folder) -> tuple[int, int] | None:
-        """Which folder an input is; None where there is none, or the empty place of a volume that was unmounted."""
+        """Return the device and inode of an input; None where it is gone, or is the empty folder of a lost volume."""
         try:
             status = os.stat(root.path)
             with os.scandir(root.path) as entries:
@@ -288,7 +301,7 @@ class Watcher:
             there = [root.real for root in self._roots if self._there[root.path]]
             self._notices.watch(there, self._how.recursive)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):  # just gone: the next check will tell
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):  # an input has just gone: the next check reports it
                 self._notices.stop()
             else:
                 self._poll(error)
@@ -300,7 +313,7 @@ class Watcher:
         self._tell(Event("polling", Path(self._roots[0].path), message=message))
 
     def _passes_over(self, real: str) -> bool:
-        """Whether a change is of no interest: what is waited for already, outputs, archives, hidden files."""
+        """Tell whether a change is of no interest: of a photo held back, an output, an archive, or a hidden file."""
         if real in self._settling or any((real + os.sep).startswith(place) for place in self._silent):
             return True
         root = next((root for root in self._walk.roots if real.startswith(root + os.sep)), None)
@@ -314,7 +327,7 @@ class Watcher:
 
 
 def wait_until(succeeds: Callable[[], bool], stop: threading.Event) -> bool:
-    """Try until it succeeds, after longer and longer pauses; False when the run is to end before that."""
+    """Try with growing pauses until it succeeds; return False if `stop` is set before that."""
     delay = 1.0
     while not stop.wait(delay):
         if succeeds():
