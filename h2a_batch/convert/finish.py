@@ -1,4 +1,4 @@
-"""Finishing: the generator's answers as pictures of a photo, as large as they are wanted."""
+"""Finishing: makes pictures of the model's answers, in the size that the user wants."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from h2a_batch.faces import paste
 
 
 def finish(photo: Photo, painted: Sequence[NDArray[np.uint8]], keep_alpha: bool) -> list[Image.Image]:
-    """The model's answers as pictures: one of the whole photo, or one of each face.
+    """Return the pictures of a photo: one of the whole, or one of each face.
 
     Args:
-        painted: for each part uint8 RGB, any size of the same proportions as the model's input.
+        photo: the decoded photo.
+        painted: the model's answer for each part: uint8 RGB, of any size with the proportions of the model's input.
+        keep_alpha: whether the pictures get the photo's transparency.
     """
     if photo.canvas is None:
         return [_finish(part, answer, keep_alpha) for part, answer in zip(photo.parts, painted, strict=True)]
@@ -24,7 +26,7 @@ def finish(photo: Photo, painted: Sequence[NDArray[np.uint8]], keep_alpha: bool)
 
 
 def _finish(part: Part, painted: NDArray[np.uint8], keep_alpha: bool) -> Image.Image:
-    """An answer without its padding, in the output's size, with the photo's alpha where wanted."""
+    """Return an answer without its padding, in the output's size, with the photo's alpha where the caller wants it."""
     image = Image.fromarray(painted)
     down, across = part.pixels.shape[:2]
     left, top, right, bottom = part.placement.content

@@ -1,4 +1,4 @@
-"""One image in memory, from any kind of picture to a picture, without files and without a ledger."""
+"""One image in memory: converts any kind of picture into a picture, without files and without a ledger."""
 
 from __future__ import annotations
 
@@ -37,24 +37,25 @@ def convert_image(
 
     Args:
         image: a Pillow image of any size and mode; an array, uint8 RGB or RGBA of shape (height, width, 3 or 4), or
-            gray of shape (height, width); the bytes of an image file; or the path of one. It is left as it is.
+            gray of shape (height, width); the bytes of an image file; or the path of one. It stays as it is.
         model: the name of a shipped model, or the path of a ``.mindir``.
-        faces: ``off`` converts the image as a whole; ``crop`` each face that is found, or the whole where it is a
-            portrait or nobody is in it; ``paste`` puts the painted faces back into the image.
+        faces: ``off`` converts the image as a whole; ``crop`` converts each face that is found, or the whole image
+            where it is a portrait or shows no face; ``paste`` puts the painted faces back into the image.
         size: ``model``, ``source``, or the longest side of the result in pixels.
-        fit: ``crop``, ``pad`` or ``stretch``; None for what the model was made for.
+        fit: ``crop``, ``pad`` or ``stretch``; None means the model's own fit.
         device: ``cpu``, ``ascend``, ``ascend:N`` or ``auto``.
-        generator: the model, open; for more than one image it saves loading it each time. Threads may share it;
-            ``model`` and ``device`` are not looked at then.
+        generator: an open model, which saves loading it for each image. Threads may share it. It makes ``model`` and
+            ``device`` irrelevant.
 
     Returns:
-        a Pillow image, RGB or RGBA where the image is transparent; with ``faces="crop"`` a list of such images, from
+        a Pillow image: RGBA where the input is transparent, else RGB. With ``faces="crop"`` a list of such images, from
         the leftmost face to the rightmost.
 
     Raises:
-        UsageError: an argument has a value that makes no sense.
+        UsageError: an argument has a value that cannot be used.
         PhotoError: the image cannot be read; ``kind`` says why.
-        ModelError, RuntimeMissingError: the model, or what runs it, is missing or broken.
+        ModelError: the model is missing or broken.
+        RuntimeMissingError: MindSpore Lite or the device is missing.
     """
     options = Options(model=os.fspath(model), faces=faces, size=str(size), fit=fit, device=device)
     generator = generator or Generator(options.model, device=options.device)
@@ -68,12 +69,16 @@ def convert_image(
 
 @cache
 def _detectors() -> Detectors:
-    """Return this process's face detectors, loaded when the first face is looked for."""
+    """Return this process's face detectors, which load when the first face is looked for."""
     return Detectors()
 
 
 def _file_of(image: AnyImage) -> Path | bytes:
-    """Return an image as what the decoder reads."""
+    """Return an image in the form that the decoder reads: the path or the bytes of a file.
+
+    Raises:
+        PhotoError: the array has a type or shape that no image has.
+    """
     if isinstance(image, bytes):
         return image
     if isinstance(image, (str, os.PathLike)):

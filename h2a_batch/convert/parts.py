@@ -1,4 +1,4 @@
-"""One photo: from a file to the model's square of pixels, and from the model's answer to a file."""
+"""Parts: reads a photo and cuts it into pieces in the model's size, each a whole photo or a face."""
 
 from __future__ import annotations
 
@@ -37,14 +37,17 @@ from h2a_batch.photos import (
     to_srgb,
 )
 
-Stamp = tuple[int, int]  # bytes, and the time of the last change in nanoseconds
+Stamp = tuple[int, int]  # size in bytes, and the time of the last change in nanoseconds
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a photo for the generator: uint8 RGB of shape (height, width, 3) in the model's size.
+    """A piece of a photo for the model.
 
-    ``alpha`` has the output's size.
+    Args:
+        pixels: uint8 RGB of shape (height, width, 3), in the model's size.
+        placement: where the piece lies in the photo and in the model's frame, and how large its output is.
+        alpha: the transparency in the output's size; None for an opaque photo.
     """
 
     pixels: NDArray[np.uint8]
@@ -54,11 +57,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photo: its parts, and what is needed at the end.
+    """A decoded photo.
 
-    A photo that is converted as a whole has one part and no faces; else there is a part for each face, and ``faces``
-    says where in the upright photo it is. ``canvas`` is the photo that painted faces are to be put back into, with its
-    own alpha. ``sha256`` is that of the file's bytes.
+    Args:
+        parts: the whole photo as one part, or one part for each face.
+        exif: the metadata that the outputs keep; None where they keep none.
+        sha256: of the file's bytes, in hex.
+        faces: for each part, where the face is in the upright photo; empty where the photo is one part.
+        canvas: the photo into which the painted faces are put back, with its own alpha; None where they are not.
     """
 
     parts: tuple[Part, ...]
@@ -69,17 +75,17 @@ class Photo:
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """Those of a photo that is one part."""
+        """The pixels of a photo that is one part."""
         return self.parts[0].pixels
 
     @property
     def placement(self) -> Placement:
-        """That of a photo that is one part."""
+        """The placement of a photo that is one part."""
         return self.parts[0].placement
 
     @property
     def alpha(self) -> Image.Image | None:
-        """That of a photo that is one part."""
+        """The alpha of a photo that is one part."""
         return self.parts[0].alpha
 
 
@@ -92,12 +98,16 @@ def decode(
     search: Search | None = None,
     met: Stamp | None = None,
 ) -> Photo:
-    """Read a photo upright, in sRGB and in the model's frame.
+    """Read a photo upright, in sRGB, and cut it into parts in the model's size.
 
     Args:
         path: a file, or the bytes of one.
+        frame: the width and height of the model's input in pixels.
+        fit: how to lay a whole photo into the frame, a key of `FITS`.
+        size: the size of the output as in `Options`: ``model``, ``source`` or a number of pixels.
+        keep_metadata: whether the outputs keep the EXIF metadata.
         search: finds the faces, each of which becomes a part of its own; without it the photo is one part.
-        met: the size and time of change that the file must still have; without them only while it is read.
+        met: the size and time of change that the file must have; by default those at the start of reading.
 
     Raises:
         PhotoError: the file cannot be read as a photo; ``kind`` says why.
@@ -130,7 +140,7 @@ def _stamp(file: BinaryIO) -> Stamp:
 
 @dataclass(frozen=True)
 class _Wish:
-    """The arguments of `decode`."""
+    """The arguments of `decode` that say what to make of a photo."""
 
     frame: Size
     fit: str
@@ -168,7 +178,7 @@ def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
     exif = reader.exif if wish.keep_metadata else None
     placement = fit_photo(reader.upright, wish.frame, wish.fit, wish.size)
     used, wanted = extent(placement.crop), extent(placement.content)
-    scale = max(wanted[0] / used[0], wanted[1] / used[1])  # what is finer the model cannot see
+    scale = max(wanted[0] / used[0], wanted[1] / used[1])  # the model cannot see finer pixels
     if wish.search:
         if portrait := _find_portrait(reader, wish.search, scale):
             placement = step_back(placement, portrait, wish.frame)
@@ -179,7 +189,13 @@ def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
 
 
 def _find_portrait(reader: Reader, search: Search, scale: float) -> Frame | None:
-    """The square around the face of a portrait; None for other photos. A whole one is loaded by `scale` smaller."""
+    """Return the square around the face of a portrait; None for other photos.
+
+    Args:
+        reader: the photo.
+        search: how to look for faces.
+        scale: the share of its size at which the model needs the whole photo; 1 is all of it.
+    """
     if not search.whole:
         return None
     first = search.first_scale(reader.upright)
@@ -187,20 +203,20 @@ def _find_portrait(reader: Reader, search: Search, scale: float) -> Frame | None
 
 
 def _find(reader: Reader, search: Search, scale: float) -> tuple[Frame, ...]:
-    """The faces that are to be converted one by one; the whole photo would be converted by `scale` smaller."""
+    """Return the faces to convert one by one; `scale` is as for `_find_portrait`."""
     size = reader.upright
     wanted = search.scale(size)
     return search.frames(_small(reader.load(1.0 if search.paste else max(scale, wanted)), wanted), size)
 
 
 def _small(photo: Scaled, scale: float) -> NDArray[np.uint8]:
-    """A photo as uint8 RGB, made smaller as far as `scale` allows before it is copied: it may be very large."""
+    """Return a photo as uint8 RGB, shrunk as far as `scale` allows before it is copied, since it may be very large."""
     factor = int(photo.x / scale)
     return np.asarray((photo.image.reduce(factor) if factor > 1 else photo.image).convert("RGB"))
 
 
 def _whole(reader: Reader, frame: Size, placement: Placement, scale: float) -> Part:
-    """A photo as one part."""
+    """Return a photo as one part."""
     photo = reader.load(scale)
     left, top, right, bottom = placement.crop
     crop = (left * photo.x, top * photo.y, right * photo.x, bottom * photo.y)
@@ -215,7 +231,7 @@ def _whole(reader: Reader, frame: Size, placement: Placement, scale: float) -> P
 
 
 def _face(reader: Reader, face: Frame, wish: _Wish) -> Part:
-    """A face as a part."""
+    """Return a face as a part."""
     photo = reader.load(max(wish.frame) / face.side)
     scaled = replace(face, x=face.x * photo.x, y=face.y * photo.y, side=face.side * photo.x)
     pixels = np.asarray(cut_out(photo, reader.profile, scaled, wish.frame))
@@ -226,19 +242,19 @@ def _face(reader: Reader, face: Frame, wish: _Wish) -> Part:
 
 
 def _canvas(reader: Reader, size: str) -> Part:
-    """The whole photo in its own size, for faces to be put back into it."""
+    """Return the whole photo in its own size, as the canvas for painted faces."""
     photo = reader.load(1.0)
     width, height = photo.image.size
     scale = int(size) / max(width, height) if size.isdigit() else 1.0
     output = (max(1, round(width * scale)), max(1, round(height * scale)))
     alpha = photo.alpha if photo.alpha is None or scale == 1 else photo.alpha.resize(output, Image.Resampling.LANCZOS)
     box = (0, 0, width, height)
-    colours = photo.image if photo.colours is None else photo.colours  # those beneath transparent parts stay, too
+    colours = photo.image if photo.colours is None else photo.colours  # keep the colours below transparent pixels, too
     return Part(np.asarray(to_srgb(colours, reader.profile)), Placement(box, box, output), alpha)
 
 
 def _bounds(face: Frame) -> Box:
-    """The upright box around a face's square, as far as it goes."""
+    """Return the upright box around a face's square; it may reach beyond the photo."""
     turn = math.radians(face.angle)
     reach = face.side / 2 * (abs(math.cos(turn)) + abs(math.sin(turn)))
     return round(face.x - reach), round(face.y - reach), round(face.x + reach), round(face.y + reach)

@@ -1,8 +1,8 @@
-"""The story of one photo: decode -> batch -> generator -> encode, each stage a pool of threads.
+"""The pipeline of one photo: decode -> batch -> generator -> encode, each stage a pool of threads.
 
-`convert` lets only so many photos be on their way at once, so memory does not grow with their number, and a
-slow stage holds the faster ones back. Threads are enough: Pillow and MindSpore Lite both let go of the GIL,
-and arrays pass without copies.
+`convert` limits how many photos are on their way at once: memory does not grow with the number of photos, and a
+slow stage holds the faster ones back. Threads are enough: Pillow and MindSpore Lite both release the GIL, and threads
+share arrays without copies.
 """
 
 from __future__ import annotations
@@ -31,18 +31,24 @@ from h2a_batch.photos import FORMATS, Frame, encode
 from h2a_batch.places import at
 
 NameFaces = Callable[[Task, int], Sequence[str]]
-_HANDFUL = 8  # photos for which one generator will do: it takes as long to load another
-_CALLERS = 16  # threads that read from a store, and at least half as many that write to one: they mostly wait
-_HELD_BYTES = 256 << 20  # of objects in memory that are not decoded yet; a larger one is there alone
-_FILL_SECONDS = 0.05  # how long a batch that is not full waits for one more photo
+_HANDFUL = 8  # so few photos need one generator only: loading another takes as long
+_CALLERS = 16  # threads that read from a store; half as many at least write to one: they mostly wait
+_HELD_BYTES = 256 << 20  # of objects in memory before they are decoded; a larger one is there alone
+_FILL_SECONDS = 0.05  # how long a batch with room waits for one more photo
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a task: ``error`` is None where its output is complete and on disk.
+    """The result of a task.
 
-    ``seconds`` counts from the first byte read to the last byte written; ``sha256`` is that of the input.
-    ``outputs`` are what was made of it, ``faces`` those that were found and converted, none where it was the whole.
+    Args:
+        task: the task.
+        seconds: the time from the first byte read to the last byte written.
+        sha256: of the photo's bytes, in hex; empty where it could not be read.
+        outputs: the files that were made of the photo.
+        faces: the faces that were found and converted; empty where the photo was converted as a whole.
+        error: None where all outputs are complete and on disk.
+        trace: the traceback of an unexpected error.
     """
 
     task: Task
@@ -56,12 +62,12 @@ class Result:
 
 @dataclass
 class _Job:
-    """A photo on its way: each stage fills in its part."""
+    """A photo on its way; each stage fills in its fields."""
 
     task: Task
     started: float = field(default_factory=time.perf_counter)
     ended: float = 0.0
-    data: Path | bytes | None = None  # what was fetched from afar
+    data: Path | bytes | None = None  # the bytes of an object, once they are fetched
     photo: Photo | None = None
     painted: list[NDArray[np.uint8]] = field(default_factory=list)
     outputs: tuple[Output, ...] = ()
@@ -70,10 +76,11 @@ class _Job:
 
     @property
     def count(self) -> int:
-        """Of its parts."""
+        """The number of the photo's parts."""
         return len(self.photo.parts) if self.photo else 0
 
     def fail(self, error: Exception) -> None:
+        """Note why the photo failed; an error of no known kind is kept with its traceback."""
         if isinstance(error, H2AError):
             self.error = error
         else:
@@ -82,10 +89,11 @@ class _Job:
 
 
 def load(model: Path, options: Options) -> Generator:
-    """The first generator of a run, on the device that the options name; and a look whether faces can be found.
+    """Load the first generator of a run, on the device that the options name, and check that faces can be found.
 
     Raises:
-        ModelError, RuntimeMissingError: one of the models, or what runs them, is missing or broken.
+        ModelError: one of the models is missing or broken.
+        RuntimeMissingError: MindSpore Lite or the device is missing.
     """
     if options.faces != "off":
         check_detector()
@@ -99,19 +107,21 @@ def convert(
     """Convert photos and yield a result for each, in the order in which they are done.
 
     Args:
-        tasks: pulled one by one as there is room; the pipeline never runs far ahead of its results. None says,
-            after a moment's wait, that there is nothing for now: what is done by then is yielded, then more asked for.
-        options: what the outputs should be.
-        generator: the first worker's; further workers load the same model for themselves.
-        workers: threads of each stage, all at least 1.
-        name_faces: gives the faces of a photo their names in OUT, on record before they are written.
+        tasks: pulled one by one as there is room; the pipeline never runs far ahead of its results. None says, after a
+            moment's wait, that there is nothing for now: the pipeline then yields what is done before it asks again.
+        options: the options of the run.
+        generator: the first generator; the others load the same model for themselves.
+        workers: the number of threads of each stage, all at least 1.
+        name_faces: claims the names of a photo's faces in OUT, before they are written.
 
     Raises:
-        StorageError: the output volume is full or gone. What was on its way is dropped.
+        StorageError: the output volume is full or gone. Photos on their way are dropped.
     """
     stages = _Stages(options, generator, workers, name_faces)
     room = 2 * (workers.decode + workers.generator * generator.batch_size + workers.encode)
-    waiting, flying, exhausted = iter(tasks), 0, False
+    waiting = iter(tasks)
+    flying = 0
+    exhausted = False
     try:
         while flying or not exhausted:
             paused = False
@@ -136,15 +146,15 @@ def convert(
 
 
 class _Allowance:
-    """So many bytes for all threads together, given in turn; what is larger has to itself all there is."""
+    """A number of bytes that all threads share, first come, first served; a larger request waits to be alone."""
 
     def __init__(self, most: int) -> None:
         self._most, self._used, self._open = most, 0, False
         self._freed = threading.Condition()
-        self._line: list[object] = []  # who waits; without it a large one would, as long as small ones come
+        self._line: list[object] = []  # who waits, in turn: or small requests would keep a large one waiting for ever
 
     def take(self, size: int) -> None:
-        """Wait until there are so many."""
+        """Wait until there are `size` bytes to take, and take them."""
         with self._freed:
             self._line.append(turn := object())
             self._freed.wait_for(lambda: self._open or (self._line[0] is turn and self._has(size)))
@@ -153,13 +163,13 @@ class _Allowance:
             self._freed.notify_all()
 
     def give(self, size: int) -> None:
-        """Give so many back."""
+        """Give `size` bytes back."""
         with self._freed:
             self._used -= size
             self._freed.notify_all()
 
     def open(self) -> None:
-        """Let nobody wait any more."""
+        """Let everybody through from now on."""
         with self._freed:
             self._open = True
             self._freed.notify_all()
@@ -169,7 +179,7 @@ class _Allowance:
 
 
 class _Stages:
-    """The three pools and the queues between them."""
+    """The three pools of threads and the queues between them."""
 
     def __init__(self, options: Options, generator: Generator, workers: Workers, name_faces: NameFaces) -> None:
         self.options = options
@@ -190,32 +200,32 @@ class _Stages:
         self._start("decode", workers.decode, lambda number: self._decoder())
         self._start("generator", 1, lambda number: self._generate(generator))
         self._encoders = workers.encode
-        self._start("encode", workers.encode, lambda number: self._each(self.painted, self._encode, self.departures))
+        self._start("encode", workers.encode, lambda number: self._run(self.painted, self._encode, self.departures))
 
     def take(self, job: _Job) -> None:
         """Send a photo on its way."""
         far = at(job.task.source.path).far, at(job.task.out).far
         if far[0] and not self._fetchers:
             self._fetchers = _CALLERS
-            self._start("fetch", _CALLERS, lambda number: self._each(self.named, self._fetch, self.arrivals))
+            self._start("fetch", _CALLERS, lambda number: self._run(self.named, self._fetch, self.arrivals))
         if far[1] and not self._callers:
             self._callers = max(1, _CALLERS // 2 - self._encoders)
-            self._start("encode", self._callers, lambda number: self._each(self.painted, self._encode, self.departures))
+            self._start("encode", self._callers, lambda number: self._run(self.painted, self._encode, self.departures))
         (self.named if far[0] else self.arrivals).put(job)
 
     @property
     def calling(self) -> int:
-        """Photos that are waited for, or with, beside those that are worked on."""
+        """The number of photos that wait for a store, beside those that the stages work on."""
         return _CALLERS if self._fetchers or self._callers else 0
 
     def use_all_generators(self) -> None:
-        """Let the other generators join in, one after the other, as long as photos wait for them."""
+        """Start the other generators, one after the other, as long as photos wait for them."""
         if self._spare_generators:
             self._start("generator", self._spare_generators, lambda number: self._generate(self._another()))
             self._spare_generators = 0
 
     def close(self) -> None:
-        """End all threads; what is still on its way is dropped before it is written."""
+        """End all threads; drop the photos on their way before they are written."""
         self.closing = True
         self._memory.open()
         for _ in self._threads:
@@ -230,13 +240,13 @@ class _Stages:
             thread.start()
             self._threads.append(thread)
 
-    def _each(
+    def _run(
         self,
         source: queue.Queue[_Job | None],
         work: Callable[[_Job], None],
         target: queue.Queue[_Job | None] | queue.Queue[_Job],
     ) -> None:
-        """Do one stage's work on each photo; one that failed goes straight to the departures."""
+        """Do one stage's work on each photo of a queue; a photo that failed goes straight to the departures."""
         while (job := source.get()) is not None:
             if self.closing:
                 continue
@@ -257,7 +267,7 @@ class _Stages:
             raise
 
     def _decoder(self) -> None:
-        """A thread that decodes, and looks for faces."""
+        """Decode photos and look for their faces, in one thread."""
         card, options = self.generator.card, self.options
         size, fit = (card.input.width, card.input.height), options.fit or card.fit
 
@@ -273,7 +283,7 @@ class _Stages:
             source, fetched = job.task.source, job.data
             if fetched is None:
                 job.started = time.perf_counter()
-            met = (source.size, source.mtime_ns) if options.watch else None  # it came to rest just so
+            met = (source.size, source.mtime_ns) if options.watch else None  # as it came to rest
             try:
                 data = at(source.path).fetch() if fetched is None else fetched
                 job.photo = decode(data, size, fit, options.size, options.keep_metadata, search, met)
@@ -282,7 +292,7 @@ class _Stages:
                     job.data = None
                     self._memory.give(source.size)
 
-        self._each(self.arrivals, decode_one, self.decoded)
+        self._run(self.arrivals, decode_one, self.decoded)
 
     def _generate(self, generator: Generator | None) -> None:
         while generator is not None and (batch := self._batch(generator.batch_size)):
@@ -299,21 +309,21 @@ class _Stages:
                 (self.departures if job.error else self.painted).put(job)
 
     def _another(self) -> Generator | None:
-        """One more generator like the first; None at the end, or where there is no memory for it."""
+        """Load one more generator like the first; return None at the end, or where memory does not allow it."""
         first = self.generator
         with self._loading:
-            while self.decoded.qsize() <= first.batch_size:  # a photo waits: loading will pay
+            while self.decoded.qsize() <= first.batch_size:  # loading pays only where photos wait
                 if self.closing:
                     return None
                 time.sleep(_FILL_SECONDS)
             try:
                 batch, threads = first.batch_size, first.threads
                 return Generator(first.card.path, device=first.device, threads=threads, batch_size=batch)
-            except Exception:  # whatever it is, the others go on
+            except Exception:  # whatever it is, the other generators go on
                 return None
 
     def _batch(self, size: int) -> list[_Job]:
-        """The next photos to run together: at least one, then what comes without much waiting; none at the end."""
+        """Return the next photos to run together: at least one, and those that come soon; none at the end."""
         batch: list[_Job] = []
         while sum(job.count for job in batch) < size:
             try:

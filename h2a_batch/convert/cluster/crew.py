@@ -1,4 +1,4 @@
-"""The crew of a run on a Ray cluster: a `Node` on each machine, and the photos that they have or are to get."""
+"""The crew of a run on a Ray cluster: a `Node` on each machine, and the photos that they have or will get."""
 
 from __future__ import annotations
 
@@ -24,17 +24,22 @@ from h2a_batch.places import Address, Place, at
 from h2a_batch.sources import LEDGER_FOLDER
 
 _MUSTER = 1.0  # seconds between two looks at the cluster's nodes
-_ANSWER = 5.0  # seconds in which a cluster has to answer
-_GONE = 15.0  # seconds without the cluster's head, or without any node, after which the run ends
-_LONG = 60.0  # seconds without a node that is ready, after which that is told
-_DEATHS = 3  # of nodes that had a photo, before it fails; of a node without a result, before it is left alone
-_PROBE_BYTES = 1 << 18  # to see whether OUT can be written from here; more than most outputs need
-_BLIND = ("vanished", "unreadable")  # what a node says of photos that it does not see
+_ANSWER = 5.0  # seconds in which the cluster's head has to answer
+_GONE = 15.0  # seconds without the head, or without any node, after which the run ends
+_LONG = 60.0  # seconds without a ready node, after which the crew reports that it waits
+_DEATHS = 3  # so many nodes may die with a photo before it fails; so often a node without a result before it is refused
+_PROBE_BYTES = 1 << 18  # a test of whether OUT can be written; larger than most outputs
+_BLIND = ("vanished", "unreadable")  # the kinds of failure that a node reports for photos that it does not see
 
 
 @dataclass(frozen=True)
 class Naming:
-    """Gives the faces of photos their names in OUT, and makes those names durable, of several photos at once."""
+    """How the faces of photos get their names in OUT.
+
+    Args:
+        names: claims the names of one photo's faces.
+        commit: makes the names of several photos durable at once.
+    """
 
     names: NameFaces
     commit: Callable[[], None]
@@ -42,9 +47,17 @@ class Naming:
 
 @dataclass(eq=False)
 class Member:
-    """A node that works for this run: its actor, the call that is under way, and the photos that it has.
+    """A node that works for this run.
 
-    ``writer`` tells its temporary files; ``sees`` says whether it has read a photo yet.
+    Args:
+        node: its identity in Ray.
+        address: its address, for messages.
+        actor: its `Node`, as an actor of Ray.
+        call: the call that is under way; None where there is none.
+        writer: marks its temporary files.
+        room: how many photos it takes at once; 0 until it is ready.
+        sees: whether it has read a photo yet.
+        given: the photos that it has, by the names of their tasks.
     """
 
     node: str
@@ -58,9 +71,9 @@ class Member:
 
 
 class Lookout:
-    """What the cluster's head says of its nodes, asked once a second in a thread of its own.
+    """A thread that asks the cluster's head once a second for its nodes.
 
-    A call to a head that has just gone lasts a minute, after which Ray ends this process.
+    A call to a head that has just gone takes a minute, after which Ray ends this process.
 
     Attributes:
         head: its address.
@@ -75,13 +88,13 @@ class Lookout:
         self._thread.start()
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         self._ended.set()
         self._thread.join(_MUSTER)
 
     def _look(self) -> None:
         while not self._ended.wait(_MUSTER):
-            with contextlib.suppress(Exception):  # whatever it is, there is no answer
+            with contextlib.suppress(Exception):  # any error means that there is no answer
                 reach(self.head)
                 if not self._ended.is_set():
                     self.seen = time.monotonic(), self._ray.nodes()
@@ -97,28 +110,28 @@ class Crew:
         files = [path for path in (model, model.with_suffix(".json")) if path.is_file()]
         self.model = self.ray.put({path.name: path.read_bytes() for path in files})
         self.queue: deque[Task] = deque()
-        self.suspects: deque[Task] = deque()  # photos that two nodes died with: each is tried alone
-        self.lost: deque[Task] = deque()  # photos that are given up
+        self.suspects: deque[Task] = deque()  # two nodes died with each of these photos: each is tried alone
+        self.lost: deque[Task] = deque()  # the crew gives these photos up
         self.members: list[Member] = []
         self.asked: list[tuple[Member, Question]] = []
         self.refused: dict[str, str] = {}
-        self.deaths: Counter[str] = Counter()  # by node, without a result since
+        self.deaths: Counter[str] = Counter()  # by node, since its last result
         self.losses: Counter[str] = Counter()  # by photo
-        self.begun: dict[str, list[str]] = {}  # by photo, the writers of nodes that had it and were lost
+        self.begun: dict[str, list[str]] = {}  # by photo, the writers of lost nodes that had it
         self.lookout = Lookout(self.ray)
-        self.staffed, self.recruited, self.told = time.monotonic(), 0.0, False
+        self.staffed, self.recruited, self.warned = time.monotonic(), 0.0, False
 
     def close(self) -> None:
-        """Let all nodes go; what they still have is dropped."""
+        """Dismiss all nodes; drop the photos that they still have."""
         self.lookout.close()
         for member in self.members:
             self._dismiss(member)
 
     def recruit(self) -> None:
-        """Put every node of the cluster that has none to work.
+        """Put every node of the cluster to work that does not work yet.
 
         Raises:
-            ClusterError: there is none, and none will come; or the cluster went away.
+            ClusterError: there is no node, and none will come; or the cluster went away.
         """
         seen, found = self.lookout.seen
         if seen == self.recruited:
@@ -131,25 +144,25 @@ class Crew:
         for node in able - {member.node for member in self.members} - set(self.refused):
             self.members.append(self._member(nodes[node]))
         if any(member.room for member in self.members):
-            self.staffed, self.told = self.recruited, False
+            self.staffed, self.warned = self.recruited, False
         if able <= set(self.refused) and (able or self.recruited > self.staffed + _GONE):
             why = next(iter(self.refused.values()), "it has no node with a CPU")
             raise ClusterError(f"no node of the Ray cluster can do the work: {why}")
-        if self.recruited > self.staffed + _LONG and not self.told:
-            self.told = True
+        if self.recruited > self.staffed + _LONG and not self.warned:
+            self.warned = True
             message = "no node of the Ray cluster is ready: other work may have its CPUs; waiting"
             self.tell(Event("waiting", self.out, message=message))
 
     def has_room(self) -> bool:
-        """Whether more photos can be handed out than there are."""
+        """Tell whether the nodes have room for more photos than the queue holds."""
         return sum(member.room - len(member.given) for member in self.members) > len(self.queue) + len(self.suspects)
 
     def busy(self) -> bool:
-        """Whether a node has a photo."""
+        """Tell whether a node has a photo."""
         return any(member.given for member in self.members)
 
     def hand_out(self) -> None:
-        """Give the photos to the nodes that have most room."""
+        """Give the photos of the queue to the nodes that have most room."""
         ready = [member for member in self.members if member.room]
         ready = [member for member in ready if not any(self.losses[name] > 1 for name in member.given)]
         parcels: dict[Member, list[Task]] = {}
@@ -170,7 +183,7 @@ class Crew:
             member.call = member.call or member.actor.take.remote()
 
     def reports(self, patience: float) -> Iterator[tuple[Member, Report]]:
-        """What nodes have to say by now, or after at most so many seconds."""
+        """Yield what nodes report by now, or within `patience` seconds."""
         calls = {member.call: member for member in self.members if member.call is not None}
         if not calls:
             time.sleep(patience)
@@ -182,7 +195,7 @@ class Crew:
                 continue
             try:
                 report: Report = self.ray.get(call)
-            except Exception as error:  # Ray has a dozen kinds, for actors, nodes and networks
+            except Exception as error:  # Ray raises a dozen kinds, for actors, nodes and networks
                 self._lose(member, error)
                 continue
             member.call = None
@@ -190,10 +203,10 @@ class Crew:
             yield member, report
 
     def take_report(self, member: Member, report: Report) -> list[Result]:
-        """Take in a node's report, ask for the next, and return its results.
+        """Take in a node's report, ask for the next one, and return its results.
 
         Raises:
-            StorageError: nobody can write to OUT.
+            StorageError: neither the node nor the driver can write to OUT.
         """
         results = {result.task.name: result for result in report.results if result.task.name in member.given}
         if why := self._unfit(member, report.error, results.values()):
@@ -211,7 +224,7 @@ class Crew:
         return done
 
     def answer(self, naming: Naming) -> None:
-        """Answer what nodes have asked by now, all with one commit, since a disk has few of them in a second.
+        """Answer the nodes' questions so far, all with one commit: a disk manages few commits a second.
 
         Raises:
             StorageError: the ledger cannot be written.
@@ -228,7 +241,7 @@ class Crew:
             member.actor.give.remote([], answers)
 
     def give_up(self) -> Iterator[Result]:
-        """Photos that too many nodes died with, as failures."""
+        """Yield a failure for each photo with which too many nodes died."""
         while self.lost:
             message = f"the process that converted it ended {_DEATHS} times"
             error = PhotoError("internal", message, "convert it without --ray")
@@ -237,22 +250,22 @@ class Crew:
             yield result
 
     def _unfit(self, member: Member, error: H2AError | None, results: Iterable[Result]) -> str:
-        """Why a node is of no use any more; nothing where it is.
+        """Return why the crew cannot use a node any more; an empty text where it can.
 
         Raises:
-            StorageError: it cannot write to OUT, and neither can the driver.
+            StorageError: neither the node nor the driver can write to OUT.
         """
         if isinstance(error, StorageError) and not self._can_write():
             raise error
         if error:
             return error.message if isinstance(error, StorageError) else str(error)  # others go on without it
-        if self.options.watch and member.sees:  # a share may show a new photo late: the watch has it tried again
+        if self.options.watch and member.sees:  # a share may show a new photo late: the watch tries it again
             return ""
         blind = next((result.task.source.path for result in results if _is_blind(result)), None)
         return f"it does not see {blind}; mount IN there by the same path" if blind else ""
 
     def _can_write(self) -> bool:
-        """Whether OUT can be written from here."""
+        """Tell whether this machine can write to OUT."""
         probe = self.out / LEDGER_FOLDER / "probe"
         try:
             at(probe).write(bytes(_PROBE_BYTES))
@@ -262,7 +275,7 @@ class Crew:
         return True
 
     def _sweep(self, result: Result) -> None:
-        """Remove what nodes that were lost may have begun to write of a photo's outputs."""
+        """Remove the unfinished outputs of a photo that lost nodes may have left."""
         for writer in self.begun.pop(result.task.name, ()):
             for name in {result.task.name, *(output.name for output in result.outputs)}:
                 at(self.out / name).remove_unfinished(writer)
@@ -281,7 +294,7 @@ class Crew:
         return Member(node, facts["NodeManagerAddress"], made, made.hello.remote(), writer)
 
     def _lose(self, member: Member, error: Exception) -> None:
-        """A node is gone, or its process; what it had is given to others."""
+        """Count a node as lost, or its process; give its photos to others."""
         self._dismiss(member)
         self.deaths[member.node] += 1
         tasks = self._taken_back(member)
@@ -289,7 +302,7 @@ class Crew:
             self.losses[task.name] += 1
             deaths = self.losses[task.name]
             (self.lost if deaths == _DEATHS else self.suspects if deaths > 1 else self.queue).append(task)
-        if self.lost:  # it was the photo, and not the node
+        if self.lost:  # the photo is to blame, not the node
             self.deaths[member.node] = 0
         if getattr(error, "actor_init_failed", False):
             self._refuse(member, _reason(error))
@@ -300,14 +313,14 @@ class Crew:
             self.tell(Event("lost", Path(member.address), message=f"a node of the Ray cluster was lost{having}"))
 
     def _refuse(self, member: Member, why: str) -> None:
-        """Leave a node alone for the rest of the run; what it had is given to others."""
+        """Leave a node alone for the rest of the run; give its photos to others."""
         self._dismiss(member)
         self.refused[member.node] = f"{member.address}: {why}"
         self.tell(Event("refused", Path(member.address), message=f"this node of the Ray cluster is not used: {why}"))
         self.queue.extendleft(self._taken_back(member))
 
     def _taken_back(self, member: Member) -> list[Task]:
-        """The photos that a node has, which is to have none any more."""
+        """Take all photos from a node, and return them."""
         tasks, member.given = list(member.given.values()), {}
         for task in tasks:
             self.begun.setdefault(task.name, []).append(member.writer)
@@ -320,7 +333,7 @@ class Crew:
 
 
 def _is_blind(result: Result) -> bool:
-    """Whether a node says of a photo that it cannot be read, and the driver can."""
+    """Tell whether a node cannot read a photo that the driver can read."""
     if not isinstance(result.error, PhotoError) or result.error.kind not in _BLIND:
         return False
     source, place = result.task.source, at(result.task.source.path)
@@ -334,13 +347,13 @@ def _is_blind(result: Result) -> bool:
 
 
 def _is_read(place: Place) -> bool:
-    """Whether a file can be read from here."""
+    """Tell whether this machine can read a file."""
     with place.open() as file:
         return bool(file.read(1))
 
 
 def _reason(error: Exception) -> str:
-    """Why an actor could not be made, in one line."""
+    """Return, in one line, why an actor could not be made."""
     if "No module named 'h2a_batch" in str(error):
         return "h2a-batch is not installed for its Python, or an older one is"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -348,10 +361,10 @@ def _reason(error: Exception) -> str:
 
 
 def load_ray() -> Any:
-    """The package.
+    """Return the package ray.
 
     Raises:
-        RuntimeMissingError: it is not installed.
+        RuntimeMissingError: Ray is not installed.
     """
     try:
         import ray
@@ -361,10 +374,11 @@ def load_ray() -> Any:
 
 
 def reach(address: str) -> None:
-    """Make sure that something answers at HOST:PORT.
+    """Check that something answers at HOST:PORT.
 
     Raises:
-        OSError, ValueError, OverflowError: nothing does, or it is no address.
+        OSError: nothing answers.
+        ValueError, OverflowError: this is no address.
     """
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()

@@ -1,7 +1,7 @@
-"""The driver of a run on a Ray cluster: `convert` as in `pipeline`, its photos given to the nodes of a `Crew`.
+"""The driver of a run on a Ray cluster: its `convert` does what the one of `pipeline` does, by the nodes of a `Crew`.
 
-The driver alone scans, names and keeps the ledger. A node is given so many photos that it always has some at hand,
-and more as it tells of results. What a node had when it was lost is given to others.
+The driver alone looks for photos, names outputs and keeps the ledger. It gives each node so many photos that the node
+always has some at hand, and more as results come back. The photos of a node that is lost go to other nodes.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from h2a_batch.options import Options
 from h2a_batch.places import Address, at
 from h2a_batch.sources import LEDGER_FOLDER
 
-_MOMENT = 0.1  # seconds for which photos are looked for before results are
+_MOMENT = 0.1  # seconds for which the driver looks for photos before it looks for results
 
 
 @contextlib.contextmanager
 def joined(address: str) -> Iterator[None]:
-    """Be part of a Ray cluster; a connection that the caller has already is used and kept.
+    """Join a Ray cluster for a while; use the caller's connection, and keep it, where there is one.
 
     Args:
-        address: HOST:PORT of its head, or ``auto`` for the cluster that this machine is part of.
+        address: HOST:PORT of the cluster's head, or ``auto`` for the cluster of this machine.
 
     Raises:
         RuntimeMissingError: Ray is not installed.
-        UsageError: there is no such cluster, or it does not fit.
+        UsageError: there is no such cluster, or it cannot be joined.
     """
     ray = load_ray()
     if ray.is_initialized():
@@ -53,7 +53,7 @@ def joined(address: str) -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except SystemExit as error:  # what Ray makes of SIGTERM
+    except SystemExit as error:  # Ray turns SIGTERM into this
         raise KeyboardInterrupt from error
     except Exception as error:
         if address == "auto" and isinstance(error, ConnectionError):
@@ -76,7 +76,7 @@ def joined(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silent(ray: Any) -> Iterator[None]:
-    """Keep off standard output what Ray tells of its processes' ends; by a name that it may change without notice."""
+    """Keep Ray's messages about its processes off standard output; Ray may rename this function without notice."""
     worker, name = getattr(getattr(ray, "_private", None), "worker", None), "print_to_stdstream"
     printing = getattr(worker, name, None)
     if printing is None:
@@ -102,22 +102,24 @@ def convert(
 
     Args:
         tasks: pulled one by one as nodes have room; None says that there is nothing for now.
-        options: what the outputs should be.
-        model: the generator's file.
-        out: the output folder.
+        options: the options of the run.
+        model: the model's file.
+        out: OUT.
         naming: gives the faces of a photo their names in OUT; called in this thread.
-        tell: called in this thread with what becomes of nodes.
-        stop: when set, what no node has yet is dropped.
+        tell: called in this thread with changes of the nodes' state.
+        stop: when set, the driver drops the photos that no node has yet.
 
     Raises:
-        StorageError: the output volume is full or gone. What was on its way is dropped.
-        ClusterError: the cluster went away, or none of its nodes can do the work.
+        StorageError: the output volume is full or gone. Photos on their way are dropped.
+        ClusterError: the cluster went away, or none of its nodes can work.
     """
-    waiting, exhausted = iter(tasks), False
+    waiting = iter(tasks)
+    exhausted = False
     with _marked(out) as mark, contextlib.closing(Crew(options, model, out, mark, tell)) as crew:
         while True:
             crew.recruit()
-            paused, until = exhausted, time.monotonic() + _MOMENT
+            paused = exhausted
+            until = time.monotonic() + _MOMENT
             while not paused and crew.has_room() and time.monotonic() < until:
                 task = next(waiting, _END)
                 exhausted = task is _END
@@ -139,8 +141,9 @@ _END = object()
 
 @contextlib.contextmanager
 def _marked(out: Address) -> Iterator[str]:
-    """A mark in OUT while the cluster works, by which its nodes know that they see the same folder."""
-    mark, file = uuid.uuid4().hex, out / LEDGER_FOLDER / MARK
+    """Keep a mark in OUT while the cluster works: its nodes see by it that they have the same folder."""
+    mark = uuid.uuid4().hex
+    file = out / LEDGER_FOLDER / MARK
     at(file).write(mark.encode())
     try:
         yield mark
@@ -150,10 +153,10 @@ def _marked(out: Address) -> Iterator[str]:
 
 
 def _check_address(address: str) -> None:
-    """Make sure that something answers; Ray itself would try for minutes.
+    """Check that something answers at an address, since Ray itself would try for minutes.
 
     Raises:
-        UsageError: nothing does.
+        UsageError: nothing answers, or the address belongs to Ray's client mode.
     """
     if address == "auto":
         return

@@ -1,6 +1,6 @@
-"""A machine of a cluster: the pipeline of `pipeline`, given photos and emptied of results by calls from elsewhere.
+"""A node of a cluster: it runs the pipeline on photos that calls bring, and returns the results to calls.
 
-Nothing here knows Ray: `cluster` makes a `Node` an actor, and is the only one to call it.
+Nothing here knows Ray: `crew` makes a `Node` an actor, and nobody else calls it.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from h2a_batch.options import Options
 from h2a_batch.places import Address, at, sha256_of, write_apart
 from h2a_batch.sources import LEDGER_FOLDER
 
-MARK = "cluster"  # a file in OUT's folder of the ledger, by which a node knows that it sees the same OUT
-_AHEAD = 2  # photos that a node has at hand, as a multiple of what its pipeline has on its way
+MARK = "cluster"  # a file in the ledger's folder in OUT, by which a node knows that it sees the same OUT
+_AHEAD = 2  # a node has so many times more photos at hand than its pipeline has on its way
 _MOMENT = 0.05  # seconds
-_GATHER = 0.1  # seconds for which results are gathered, so that the driver need not ask for each
-_PATIENCE = 1.0  # seconds after which a call returns with nothing
+_GATHER = 0.1  # seconds for which a call gathers results, so that the driver need not ask for each
+_PATIENCE = 1.0  # seconds after which a call returns empty
 _MARK_SECONDS = 5.0  # a network share may show a new file late
 
 
 @dataclass(frozen=True)
 class Brief:
-    """What a node is told at its start.
+    """What a node has to know at its start.
 
     Args:
-        options: of the run.
+        options: the options of the run.
         cores: how many of the machine's cores the cluster may use.
-        sha256: the model's.
-        out: the output folder, by the same path on every node.
-        mark: what its file MARK holds.
-        writer: what its temporary files are told by: a node that is cut off may go on writing what is given to others.
+        sha256: of the model, in hex.
+        out: OUT, by the same address on every node.
+        mark: the content of its file MARK.
+        writer: marks this node's temporary files: a node that is cut off may still write what others now write, too.
         version: of h2a-batch on the driver.
     """
 
@@ -58,7 +58,7 @@ class Brief:
 
 @dataclass(frozen=True)
 class Question:
-    """Which names the faces of a photo get: only the driver has the ledger."""
+    """A node's question for the names of a photo's faces, `count` of them: only the driver has the ledger."""
 
     task: Task
     count: int
@@ -66,7 +66,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Report:
-    """What a node has to say: results and questions; ``room`` for so many photos at once; why it cannot go on."""
+    """What a node reports.
+
+    Args:
+        results: of the photos that are done.
+        questions: for the names of faces.
+        room: how many photos the node takes at once; 0 where it is not ready.
+        error: why the node cannot go on; None where it can.
+    """
 
     results: tuple[Result, ...] = ()
     questions: tuple[Question, ...] = ()
@@ -75,18 +82,19 @@ class Report:
 
 
 class Node:
-    """A node at work. No method raises: what goes wrong is in the next report.
+    """A node at work. Its methods raise nothing: the next report carries the error.
 
     Args:
-        brief: what to do.
-        model: the model's file and its card by their names, for a node that does not have them.
+        brief: what the node has to know.
+        model: the bytes of the model's file and of its card by their names, for a node that lacks them.
     """
 
     def __init__(self, brief: Brief, model: Mapping[str, bytes]) -> None:
         self._arrivals: queue.Queue[Task] = queue.Queue()
         self._outbox: queue.Queue[Result | Question | H2AError] = queue.Queue()
         self._answers: dict[str, queue.SimpleQueue[Sequence[str]]] = {}
-        self._options, self._room = brief.options, 0
+        self._options = brief.options
+        self._room = 0
         write_apart(brief.writer)
         try:
             _check(brief)
@@ -97,25 +105,25 @@ class Node:
             self._room = _AHEAD * 2 * counts
             threading.Thread(target=self._work, name="pipeline", daemon=True).start()
         except Exception as error:
-            self._outbox.put(_told(error))
+            self._outbox.put(_sendable(error))
 
     def hello(self) -> Report:
-        """Whether the node is ready."""
+        """Report whether the node is ready, or why it is not."""
         return self._report([] if self._room else [self._outbox.get()])
 
     def give(self, tasks: Sequence[Task], names: Mapping[str, Sequence[str]]) -> None:
-        """Take photos to convert, and answers to questions, by the names of their tasks."""
+        """Accept photos to convert, and answers to questions by the names of their tasks."""
         for name, answer in names.items():
             self._answers.pop(name).put(answer)
         for task in tasks:
             self._arrivals.put(task)
 
     def take(self) -> Report:
-        """What there is to say, as soon as there is something."""
+        """Report what there is, as soon as there is something."""
         items: list[Result | Question | H2AError] = []
         until = time.monotonic() + _PATIENCE
         with contextlib.suppress(queue.Empty):
-            while not items or isinstance(items[-1], Result):  # the others wait for an answer
+            while not items or isinstance(items[-1], Result):  # a question or an error is urgent
                 items.append(self._outbox.get(timeout=max(0.0, until - time.monotonic())))
                 if len(items) == 1:
                     until = time.monotonic() + _GATHER
@@ -134,7 +142,7 @@ class Node:
             for result in convert(self._tasks(), self._options, self._generator, self._workers, self._ask):
                 self._outbox.put(result)
         except Exception as error:
-            self._outbox.put(_told(error))
+            self._outbox.put(_sendable(error))
 
     def _tasks(self) -> Iterator[Task | None]:
         while True:
@@ -144,24 +152,29 @@ class Node:
                 yield None
 
     def _ask(self, task: Task, count: int) -> Sequence[str]:
-        """The names of a photo's faces, from the driver; called by a thread that encodes."""
+        """Ask the driver for the names of a photo's faces and return them; a thread that encodes calls this."""
         answer = self._answers[task.name] = queue.SimpleQueue()
         self._outbox.put(Question(task, count))
         return answer.get()
 
 
-def _told(error: Exception) -> H2AError:
-    """An error as it can be sent, without what led to it."""
+def _sendable(error: Exception) -> H2AError:
+    """Return an error as it can be sent to another process, without its causes."""
     if isinstance(error, H2AError):
         return error
     return H2AError(f"unexpected {type(error).__name__}: {one_line(error)}", "please report this")
 
 
 def _check(brief: Brief) -> None:
-    """Make sure that a node fits the driver, before it is given any photo."""
+    """Check that a node fits the driver, before it gets any photo.
+
+    Raises:
+        UsageError: it has another version, does not see OUT, or cannot write there.
+    """
     if brief.version != __version__:
         raise UsageError(f"it has h2a-batch {__version__}, and not {brief.version}", "install the same everywhere")
-    mark, until = brief.out / LEDGER_FOLDER / MARK, time.monotonic() + _MARK_SECONDS
+    mark = brief.out / LEDGER_FOLDER / MARK
+    until = time.monotonic() + _MARK_SECONDS
     while why := _differs(mark, brief.mark):
         if time.monotonic() > until:
             if at(brief.out).far:
@@ -177,7 +190,7 @@ def _check(brief: Brief) -> None:
 
 
 def _differs(file: Address, text: str) -> str:
-    """Why a file does not hold this; nothing where it does."""
+    """Return how a file's content differs from a text; an empty text where it does not."""
     try:
         with at(file).open() as stream:
             return "" if stream.read() == text.encode() else "something else is there"
@@ -186,10 +199,10 @@ def _differs(file: Address, text: str) -> str:
 
 
 def _model(brief: Brief, files: Mapping[str, bytes]) -> Path:
-    """The model's file on this node: its own where it is the same, else a copy of the driver's that is kept.
+    """Return the path of the model on this node: its own copy where it is the same, else one made of the driver's.
 
     Raises:
-        ModelError: there is no place for a copy.
+        ModelError: the copy cannot be written, or is not the model.
     """
     with contextlib.suppress(H2AError, OSError):
         own = find_model(brief.options.model)
@@ -211,7 +224,7 @@ def _model(brief: Brief, files: Mapping[str, bytes]) -> Path:
 
 
 def _place(path: Path, data: bytes) -> None:
-    """Have a file hold this; several nodes of one machine may do so at once."""
+    """Write a file unless it holds these bytes already; several nodes of one machine may do so at once."""
     if path.exists() and path.read_bytes() == data:
         return
     number, temporary = tempfile.mkstemp(dir=path.parent)
