@@ -1,7 +1,7 @@
 """Models and their cards: where a model lies, and how pixels become its numbers and back.
 
-A MINDIR knows the shape of its input, not its colour range, channel order or licence; the card, a JSON file
-of the same name beside it, does. Nothing about a model is known anywhere else.
+A MINDIR file knows the shape of its input, but not its colour range, channel order or licence. The card knows these:
+a JSON file of the same name beside it. No other place in the program knows anything about a model.
 """
 
 from __future__ import annotations
@@ -24,14 +24,25 @@ from h2a_batch.places import sha256_of
 
 LAYOUTS = ("NCHW", "NHWC")
 ORDERS = ("RGB", "BGR")
-GENERATOR, DETECTOR = "generator", "face detector"  # kinds of models; a card that names none is a generator's
+GENERATOR, DETECTOR = "generator", "face detector"  # kinds of models; a card that names none means a generator
 _PACKAGE = Path(__file__).resolve().parents[1]
-_FOLDERS = (_PACKAGE / "models", _PACKAGE.parent / "models")  # an installed wheel, a checkout
+_FOLDERS = (_PACKAGE / "models", _PACKAGE.parent / "models")  # of an installed wheel, of a checkout
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """How an image of 8-bit pixels lies in a tensor: ``value = (pixel / 255 * (high - low) + low - mean) / std``."""
+    """How 8-bit pixels lie in a tensor: ``value = (pixel / 255 * (high - low) + low - mean) / std``.
+
+    Args:
+        width: of an image, in pixels.
+        height: of an image, in pixels.
+        layout: ``NCHW`` or ``NHWC``.
+        order: of the channels, ``RGB`` or ``BGR``.
+        low: the value of black, before ``mean`` and ``std``.
+        high: the value of white, before ``mean`` and ``std``.
+        mean: for each channel, in the tensor's order.
+        std: for each channel, in the tensor's order.
+    """
 
     width: int
     height: int
@@ -43,13 +54,13 @@ class Pixels:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def shape(self, count: int) -> tuple[int, int, int, int]:
-        """The tensor's shape for ``count`` images."""
+        """Return the tensor's shape for ``count`` images."""
         if self.layout == "NCHW":
             return (count, 3, self.height, self.width)
         return (count, self.height, self.width, 3)
 
     def to_tensor(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Images of shape (height, width, 3), uint8 RGB, as one float32 tensor of ``shape(len(images))``."""
+        """Return images of shape (height, width, 3), uint8 RGB, as one float32 tensor of ``shape(len(images))``."""
         pixels = np.stack(images)
         if self.order == "BGR":
             pixels = pixels[..., ::-1]
@@ -60,7 +71,7 @@ class Pixels:
         return tensor
 
     def to_images(self, tensor: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
-        """The inverse of `to_tensor`, with rounding; values out of range are clipped."""
+        """Return the images of a tensor: the inverse of `to_tensor`, rounded and clipped to 0 to 255."""
         scale, shift = self._affine
         values = tensor - shift
         values /= scale
@@ -69,7 +80,7 @@ class Pixels:
         if self.layout == "NCHW":
             planes = planes.transpose(0, 2, 3, 1)
         pixels = np.empty(planes.shape, np.uint8)
-        for channel in range(3):  # one by one it takes an eighth of the time that NumPy's own transposing copy does
+        for channel in range(3):  # channel by channel takes an eighth of the time of NumPy's own transposing copy
             pixels[..., channel] = planes[..., 2 - channel if self.order == "BGR" else channel]
         return list(pixels)
 
@@ -78,7 +89,7 @@ class Pixels:
 
     @cached_property
     def _affine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Scale and shift from pixel to value, shaped to broadcast over the layout."""
+        """Scale and shift from pixel to value, in shapes that broadcast over the layout."""
         std, mean = np.array(self.std), np.array(self.mean)
         form = (3, 1, 1) if self.layout == "NCHW" else (3,)
         scale = (self.high - self.low) / 255 / std
@@ -88,10 +99,15 @@ class Pixels:
 
 @dataclass(frozen=True)
 class FaceRule:
-    """Where a face lies in the square pictures that a generator was trained on, in shares of their side.
+    """Where a face lies in the square pictures of the model's training set, in shares of their side.
 
-    ``x`` and ``y``: the middle between the eyes; ``eyes``: the distance between them; ``mouth``: that from their middle
-    to the mouth's. The default is what the faces of FFHQ (arXiv 1812.04948) are cut by.
+    The default is the rule by which FFHQ cuts its faces (Karras et al., arXiv 1812.04948).
+
+    Args:
+        x: the middle between the eyes, from the left.
+        y: the middle between the eyes, from the top.
+        eyes: the distance between the eyes.
+        mouth: the distance from the middle between the eyes to the middle of the mouth.
     """
 
     x: float = 0.5
@@ -102,10 +118,17 @@ class FaceRule:
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a model: its file, its identity, and the pixels it takes and gives.
+    """What is known of a model beside its MINDIR file.
 
-    ``fit`` is the way of fitting a photo (crop, pad, stretch) that the model was made for, ``face`` that of a face.
-    ``facts`` holds the card's other fields as they are written (parameters, licence, limits, ...).
+    Args:
+        name: the model's name.
+        path: its MINDIR file.
+        sha256: of that file's bytes, in hex: the model's identity.
+        input: the pixels that it takes.
+        output: the pixels that it gives.
+        fit: how to lay a whole photo into its input, a key of `FITS`.
+        facts: all fields of the card as they are written (parameters, licence, limits, ...); empty without a card.
+        face: how it wants a face framed.
     """
 
     name: str
@@ -119,7 +142,7 @@ class Card:
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:
-    """The MINDIR file for a name in ``models/`` or a path.
+    """Return the MINDIR file for a name in ``models/`` or a path.
 
     Raises:
         ModelError: there is no such model.
@@ -141,13 +164,13 @@ def find_model(model: str | os.PathLike[str]) -> Path:
 
 
 def known_models() -> list[str]:
-    """The names of the generators that are shipped with the program."""
+    """Return the names of the generators that the program ships with, sorted."""
     shipped = (path for folder in _FOLDERS for path in folder.glob("*.mindir"))
     return sorted({path.stem for path in shipped if _kind_of(path) == GENERATOR})
 
 
 def name_of_shipped(sha256: str) -> str | None:
-    """The name of the shipped model with this sha256, by its card."""
+    """Return the name of the shipped model whose card has this sha256; None where there is none."""
     for name in known_models():
         card = find_model(name).with_suffix(".json")
         with contextlib.suppress(OSError, ValueError):
@@ -157,7 +180,7 @@ def name_of_shipped(sha256: str) -> str | None:
 
 
 def card_of(path: Path) -> Card | None:
-    """The card beside a generator, checked against the model's bytes; None where there is no card.
+    """Return the card beside a generator; None where there is no card.
 
     Raises:
         ModelError: the card cannot be read, is not complete, or belongs to another file or kind of model.
@@ -181,7 +204,11 @@ def card_of(path: Path) -> Card | None:
 
 
 def read_card(path: Path, kind: str) -> dict[str, Any] | None:
-    """The fields of the card beside a model of this kind, GENERATOR or DETECTOR; None where there is no card.
+    """Return the fields of the card beside a model; None where there is no card.
+
+    Args:
+        path: the model's MINDIR file.
+        kind: the kind that the model must have, GENERATOR or DETECTOR.
 
     Raises:
         ModelError: the card cannot be read, is of another kind, or its sha256 is not that of the model's bytes.
@@ -202,7 +229,11 @@ def read_card(path: Path, kind: str) -> dict[str, Any] | None:
 
 
 def identify(path: Path) -> tuple[str, str, FaceRule]:
-    """A model's sha256, its fit and its rule for faces, without loading it."""
+    """Return a model's sha256, its fit and its rule for faces, without loading it.
+
+    Raises:
+        ModelError: the model or its card cannot be read.
+    """
     try:
         card = card_of(path)
         return (card.sha256, card.fit, card.face) if card else (sha256_of(path), "pad", FaceRule())
@@ -211,9 +242,10 @@ def identify(path: Path) -> tuple[str, str, FaceRule]:
 
 
 def card_from_shape(path: Path, shape: Sequence[int]) -> Card:
-    """A card for a model without one: size and layout from its graph, RGB in -1 to 1.
+    """Make a card for a model without one: size and layout come from its graph, colours are RGB in -1 to 1.
 
     Args:
+        path: the model's MINDIR file.
         shape: the graph's input shape, (N, 3, H, W) or (N, H, W, 3).
 
     Raises:
@@ -229,7 +261,7 @@ def card_from_shape(path: Path, shape: Sequence[int]) -> Card:
 
 
 def _kind_of(path: Path) -> str:
-    """What the card beside a model says, without a look at the rest of it."""
+    """Return the kind of model that a card names, without checking the rest of the card."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")).get("kind", GENERATOR))
     return GENERATOR

@@ -1,4 +1,4 @@
-"""The generator: one MINDIR, loaded by MindSpore Lite on one device."""
+"""The generator: the model of a MINDIR file, which MindSpore Lite runs on one device."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ DEFAULT_MODEL = "anime-256"
 
 
 class Generator:
-    """A CycleGAN generator, human to anime, run by MindSpore Lite.
+    """A generator that turns human faces into anime faces, run by MindSpore Lite.
 
     Args:
         model: a name in ``models/`` or the path of a ``.mindir`` file, with or without a card beside it.
         device: ``cpu``, ``ascend``, ``ascend:N`` or ``auto`` (Ascend where there is one, else CPU).
-        threads: CPU threads for one image. Several one-thread generators are faster than one with many.
-        batch_size: images in one predict. On CPU 1 is best; on Ascend larger is.
+        threads: CPU threads for one image. Several one-thread generators are faster than one with many threads.
+        batch_size: images in one call of the model. On a CPU 1 is best; on Ascend larger batches are.
 
     Raises:
-        ModelError: the model is missing, broken, or does not fit its card.
-        RuntimeMissingError: MindSpore Lite or the device is not there.
+        ModelError: the model is missing or broken, or does not fit its card.
+        RuntimeMissingError: MindSpore Lite or the device is missing.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class Generator:
         self._probe()
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the generator.
+        """Run the generator on a batch.
 
         Args:
             batch: float32 of shape ``card.input.shape(n)``, in the card's value range; any n from 1.
 
         Returns:
-            float32 of shape ``card.output.shape(n)``, in the card's output range.
+            float32 of shape ``card.output.shape(n)``, in the range of the card's output.
 
         Raises:
-            ModelError: MindSpore Lite failed, or gave numbers that are not finite.
-            ValueError: the batch's shape is not the model's.
+            ModelError: MindSpore Lite failed, or its answer has numbers that are not finite.
+            ValueError: the batch has another shape than the model takes.
         """
         if batch.ndim != 4 or len(batch) == 0 or batch.shape != self.card.input.shape(len(batch)):
             raise ValueError(
@@ -83,12 +83,22 @@ class Generator:
         return result
 
     def paint(self, images: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-        """`run` for pixels: uint8 RGB images of shape (height, width, 3) in the card's size, and the same out."""
+        """Run the generator on pixels.
+
+        Args:
+            images: uint8 RGB of shape (height, width, 3), in the size of the card's input.
+
+        Returns:
+            uint8 RGB of shape (height, width, 3), in the size of the card's output, one for each image.
+
+        Raises:
+            ModelError: as for `run`.
+        """
         return self.card.output.to_images(self.run(self.card.input.to_tensor(images)))
 
     def _predict(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         count = len(part)
-        if count < self.batch_size:  # a fixed batch: a resize would compile the graph again on Ascend
+        if count < self.batch_size:  # fill the batch: a resize would make Ascend compile the graph again
             part = np.concatenate([part, np.repeat(part[-1:], self.batch_size - count, axis=0)])
         try:
             self._inputs[0].set_data_from_numpy(np.ascontiguousarray(part, dtype=np.float32))
@@ -99,14 +109,14 @@ class Generator:
         return values[:count]
 
     def _probe(self) -> None:
-        """Run once on gray, so that a model that does not fit is found before any photo, and the first is not slow."""
+        """Run once on gray: this finds a model that does not fit before any photo, and speeds up the first photo."""
         pixels = self.card.input
         gray = np.full((pixels.height, pixels.width, 3), 128, np.uint8)
         shape = tuple(self._predict(pixels.to_tensor([gray] * self.batch_size)).shape)
         if len(shape) != 4 or shape[0] != self.batch_size:
             raise ModelError(f"{self.card.path}: it gives {shape} for {self.batch_size} images", "use --batch-size 1")
         wanted = self.card.output.shape(self.batch_size)
-        if not self.card.facts and len(shape) == 4 and shape != wanted:  # no card: the graph is all that is known
+        if not self.card.facts and len(shape) == 4 and shape != wanted:  # only the graph knows its output
             self.card = replace(self.card, output=card_from_shape(self.card.path, shape).output)
         elif shape != wanted:
             raise ModelError(
@@ -131,7 +141,11 @@ class Generator:
             raise ModelError(f"{path}: MindSpore Lite cannot load it: {one_line(error)}", advice) from error
 
     def _fit_card(self, path: Path, card: Card | None) -> Card:
-        """Set the batch size, and make sure that graph and card agree on the input's shape."""
+        """Set the batch size, and check that graph and card agree on the input's shape.
+
+        Raises:
+            ModelError: they do not agree, or the graph cannot take such batches.
+        """
         shape = list(self._inputs[0].shape)
         card = card or card_from_shape(path, shape)
         wanted = list(card.input.shape(self.batch_size))
@@ -152,19 +166,19 @@ class Generator:
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` as the device it stands for; any other name unchanged."""
+    """Return the device for which ``auto`` stands here; return any other name unchanged."""
     if device != "auto":
         return device
     return "ascend:0" if Path("/dev/davinci_manager").exists() else "cpu"
 
 
 def load_runtime() -> Any:
-    """The `mindspore_lite` package, with its log kept quiet unless ``GLOG_v`` says otherwise.
+    """Return the package `mindspore_lite`; its log stays silent unless ``GLOG_v`` says otherwise.
 
     Raises:
-        RuntimeMissingError: it is not installed for this interpreter, or cannot be loaded.
+        RuntimeMissingError: this Python lacks the package, or cannot load it.
     """
-    os.environ.setdefault("GLOG_v", "4")  # read once, when the library is loaded
+    os.environ.setdefault("GLOG_v", "4")  # the library reads it once, when it loads
     try:
         import mindspore_lite
     except ImportError as error:
@@ -179,6 +193,6 @@ def load_runtime() -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's text without its line breaks, at most 200 characters."""
+    """Return an exception's text without its line breaks, at most 200 characters."""
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:197] + "..."

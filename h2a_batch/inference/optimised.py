@@ -1,8 +1,8 @@
-"""A model's graph as MindSpore Lite's converter has optimised it: made once, kept in the user's cache.
+"""The graph of a model as MindSpore Lite's converter optimises it: made once, kept in the user's cache.
 
-Lite passes over the graph of a MINDIR hundreds of times whenever it loads one. What its converter writes has these
-passes behind it, loads in a fraction of the time, and gives the same numbers. Where anything is in the way of that,
-models are loaded as they are.
+MindSpore Lite passes over the graph hundreds of times whenever it loads a MINDIR. The converter makes these passes
+once: its file loads in a fraction of the time, and gives the same numbers. Whatever prevents that, the model still
+loads from its own file.
 """
 
 from __future__ import annotations
@@ -24,27 +24,30 @@ from typing import Any
 from h2a_batch.places import replacing, sha256_of
 
 _SMALL = 1 << 20  # bytes; a smaller model loads in no time as it is
-_KEPT = 16  # optimised models in the cache
-_PATIENCE = 120.0  # seconds for a conversion, which takes one or two
-_WAY = 1  # of converting; another one makes other files
-_NAME = re.compile(r"[0-9a-f]{32}-[^-]+-\d+-[0-9a-f]{32}\.mindir")  # of the model, versions, of the content
+_KEPT = 16  # optimised models that the cache keeps
+_PATIENCE = 120.0  # seconds for a conversion; it takes one or two
+_WAY = 1  # the version of this conversion: another number makes other files
+_NAME = re.compile(r"[0-9a-f]{32}-[^-]+-\d+-[0-9a-f]{32}\.mindir")  # digest of the model, versions, own digest
 _CHILD = "H2A_BATCH_CONVERTS"  # in the environment of a process that converts
 _turn = threading.Lock()
-_refused: set[str] = set()  # models that could not be converted: not tried again by this process
+_refused: set[str] = set()  # this process failed to convert these models, and does not try again
 
 
 def load(lite: Any, path: Path, context: Any) -> Any:
-    """A `mindspore_lite.Model` of a MINDIR file, by way of the cache where that is possible.
+    """Load a MINDIR file, from the cache where possible.
 
     Args:
-        lite: the `mindspore_lite` package.
+        lite: the package `mindspore_lite`.
         path: the MINDIR file.
-        context: the `mindspore_lite.Context` to run it in.
+        context: the `mindspore_lite.Context` for the model.
+
+    Returns:
+        a `mindspore_lite.Model`.
 
     Raises:
-        RuntimeError: MindSpore Lite cannot load it.
+        RuntimeError: MindSpore Lite cannot load the file.
     """
-    cached = optimised(lite, path) if context.target == ["cpu"] else None  # other devices optimise otherwise
+    cached = optimised(lite, path) if context.target == ["cpu"] else None  # other devices optimise in other ways
     if cached:
         with contextlib.suppress(RuntimeError):
             return _build(lite, cached, context)
@@ -52,9 +55,9 @@ def load(lite: Any, path: Path, context: Any) -> Any:
 
 
 def optimised(lite: Any, path: Path) -> Path | None:
-    """The file of a model's optimised graph; None where there is none and none can be made.
+    """Return the file of a model's optimised graph, made now where there is none; None where it cannot be made.
 
-    Its name tells the model's digest, MindSpore Lite's version and its own digest: one that is damaged is not taken.
+    Its name holds the digest of the model, the version of MindSpore Lite and its own digest: a damaged file is unused.
     """
     try:
         if _CHILD in os.environ or path.stat().st_size < _SMALL:
@@ -66,7 +69,7 @@ def optimised(lite: Any, path: Path) -> Path | None:
             if found or stem in _refused:
                 return found
             _refused.add(stem)
-            with _alone(_folder()) as alone:  # another process may be at it: no need to wait for that
+            with _alone(_folder()) as alone:  # another process may convert: do without rather than wait
                 made = (_find(stem) or _make(stem, model)) if alone else None
             _refused.discard(stem)
             return made
@@ -75,13 +78,17 @@ def optimised(lite: Any, path: Path) -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Where optimised models are kept: under XDG_CACHE_HOME where that is set, else under ~/.cache."""
+    """Return the folder of optimised models: under XDG_CACHE_HOME where that is set, else under ~/.cache."""
     configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (configured if configured.is_absolute() else Path.home() / ".cache") / "h2a-batch" / "optimised"
 
 
 def _folder() -> Path:
-    """The cache, made where it is not there; PermissionError where others could put files into it."""
+    """Return the cache, and make it where it is missing.
+
+    Raises:
+        PermissionError: other users could put files into it.
+    """
     folder = cache_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
@@ -94,7 +101,7 @@ def _find(stem: str) -> Path | None:
     for path in _folder().glob(f"{stem}-*.mindir"):
         with contextlib.suppress(OSError):  # a folder, or somebody else's
             if path == _named(stem, sha256_of(path)):
-                os.utime(path)  # those used least lately are dropped first
+                os.utime(path)  # the cache drops the least recently used first
                 return path
             path.unlink()
     return None
@@ -102,12 +109,13 @@ def _find(stem: str) -> Path | None:
 
 def _make(stem: str, model: bytes) -> Path:
     with tempfile.TemporaryDirectory(prefix="h2a-batch-") as work:
-        source, target = Path(work, "model.mindir"), Path(work, "made.mindir")
+        source = Path(work, "model.mindir")
+        target = Path(work, "made.mindir")
         source.write_bytes(model)
         _convert_apart(source, target)
         content = target.read_bytes()
     kept = _named(stem, hashlib.sha256(content).hexdigest())
-    for begun in kept.parent.glob(".h2a-*.part"):  # by processes that were killed
+    for begun in kept.parent.glob(".h2a-*.part"):  # killed processes left these
         begun.unlink()
     with replacing(kept) as file:
         file.write(content)
@@ -118,7 +126,11 @@ def _make(stem: str, model: bytes) -> Path:
 
 
 def _convert_apart(source: Path, target: Path) -> None:
-    """Convert in a process of its own, since the converter writes to stdout, and may fail in any way."""
+    """Convert in a process of its own, since the converter writes to stdout and may fail in any way.
+
+    Raises:
+        OSError, subprocess.SubprocessError: the process cannot start, fails, or takes too long.
+    """
     if not sys.executable or getattr(sys, "frozen", False):
         raise OSError("no Python to be called")
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
@@ -139,14 +151,14 @@ def _named(stem: str, digest: str) -> Path:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
-    """Whether no other process converts."""
+    """Yield whether no other process converts."""
     with (folder / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
-        except OSError:  # a file system without locks: two conversions only cost time
+        except OSError:  # a file system without locks: a second conversion only costs time
             pass
         yield True
 
