@@ -1,4 +1,4 @@
-"""Colour: any mode and profile of a photo to 8-bit sRGB."""
+"""Colour: converts any mode and profile of a photo to 8-bit sRGB."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WHITE = (255, 255, 255)
 
 
 def eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None, Image.Image | None]:
-    """What a `Scaled` has of an image: in L, RGB, CMYK or LAB; alpha and colours where it has an alpha."""
+    """Return image, alpha and colours of a `Scaled`: an image in L, RGB, CMYK or LAB, and None twice if opaque."""
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep(image), None, None
     if image.has_transparency_data:
@@ -31,7 +31,7 @@ def eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None, Imag
 
 
 def _from_deep(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and floating-point gray as 8-bit: the full range of the type's use, not clipped."""
+    """Return 16-bit, 32-bit or floating-point gray as 8-bit gray: the range that is in use is scaled, not clipped."""
     values = np.asarray(image).astype(np.float32)
     top = 65535.0 if image.mode.startswith("I;16") else _white_level(values)
     return Image.fromarray((np.nan_to_num(values) * (255.0 / top)).clip(0, 255).round().astype(np.uint8))
@@ -43,7 +43,7 @@ def _white_level(values: NDArray[np.float32]) -> float:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """The image as RGB in sRGB; a profile that is broken or of another kind is left out of account."""
+    """Return an image as RGB in sRGB; ignore a profile that is broken or belongs to another mode."""
     if image.mode == "LAB":
         return _transform(None, "LAB").apply(image)
     if profile:

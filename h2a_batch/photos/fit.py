@@ -1,4 +1,4 @@
-"""Fits: where a photo that is converted as a whole lies in the model's frame, and how large its output is."""
+"""Fits: where a whole photo lies in the model's frame, and how large its output is."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from dataclasses import dataclass, replace
 
 from h2a_batch.photos.frame import Frame
 
-CLOSE_UP = 1.15  # of the longer side: around a face that is nearer the generator wants to see more than the photo shows
+CLOSE_UP = 1.15  # of the longer side: for a face that is nearer, the model needs more around it than the photo shows
 
-Box = tuple[int, int, int, int]
-Size = tuple[int, int]
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+Size = tuple[int, int]  # width, height, in pixels
 Fitted = tuple[Box, Box, bool]
-"""The part of the photo that is used, the part of the frame that it fills, and whether the photo keeps its shape."""
+"""The part of the photo to use, the part of the frame that it fills, and whether the output has the photo's proportions."""
 
 
 @dataclass(frozen=True)
 class Placement:
     """Where a photo lies in the model's frame, and how large its output is; all in pixels.
 
-    ``crop`` is the part of the upright photo that is used, ``content`` the part of the frame it fills
-    (left, top, right, bottom), ``output`` the width and height of the result.
+    Args:
+        crop: the part of the upright photo that is used.
+        content: the part of the frame that it fills.
+        output: the width and height of the output.
     """
 
     crop: Box
@@ -32,9 +34,9 @@ def fit_photo(photo: Size, frame: Size, fit: str, size: str) -> Placement:
     """Fit a photo into the model's frame.
 
     Args:
-        photo: width and height of the upright photo.
-        frame: width and height of the model's input.
-        fit: one of `FITS`.
+        photo: the width and height of the upright photo.
+        frame: the width and height of the model's input.
+        fit: a key of `FITS`.
         size: ``model``, ``source``, or the output's longest side in pixels.
     """
     crop, content, whole = FITS[fit](photo, frame)
@@ -75,21 +77,24 @@ FITS: dict[str, Callable[[Size, Size], Fitted]] = {"crop": _crop, "pad": _pad, "
 
 
 def step_back(placement: Placement, face: Frame, frame: Size) -> Placement:
-    """Makes a close-up's content smaller, so that the generator sees the head as large as it knows heads.
+    """Shrink the content of a close-up, so that the model sees the head as large as in its training set.
 
-    The content then lies in the middle of more, which the caller makes up (mirrored), and of the generator's answer no
-    more than the content is kept: the output shows what the photo shows, in the size that it had.
+    The content then lies inside a larger picture, whose rest the caller makes up by mirroring. Only the content of the
+    model's answer is kept: the output shows what the photo shows, in the same size.
 
     Args:
-        placement: of a portrait, by `fit_photo`; one that is no close-up is returned as it is.
+        placement: the placement of a portrait, by `fit_photo`.
         face: the square around its face, in the photo's pixels.
-        frame: width and height of the model's input; only square ones are known to be of this kind.
+        frame: the width and height of the model's input.
+
+    Returns:
+        the new placement; the old one where the photo is no close-up, or the frame no square.
     """
     (left, top, right, bottom), (across, down) = placement.crop, frame
     width, height = right - left, bottom - top
     if across != down or face.side < CLOSE_UP * max(width, height):
         return placement
-    # The square must have the whole content in it.
+    # the square must contain the whole content
     start_x = min(0.0, max(width - face.side, face.x - left - face.side / 2))
     start_y = min(0.0, max(height - face.side, face.y - top - face.side / 2))
     scale = across / face.side
@@ -99,4 +104,5 @@ def step_back(placement: Placement, face: Frame, frame: Size) -> Placement:
 
 
 def extent(box: Box) -> Size:
+    """Return the width and height of a box."""
     return box[2] - box[0], box[3] - box[1]

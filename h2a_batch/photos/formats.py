@@ -1,4 +1,4 @@
-"""Formats: the ONE table of what kinds of files outputs may be, and how a picture becomes the bytes of one."""
+"""Formats: the ONE table of the kinds of files that outputs may be, and how a picture becomes such a file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from PIL import Image, features
 from h2a_batch.errors import PhotoError
 from h2a_batch.photos.png import encode_png
 
-_QUICK = 1 << 17  # pixels: PNGs of more are worth the time that makes them smaller
+_QUICK = 1 << 17  # pixels: a larger PNG is worth the time that makes its file smaller
 _MOST_JPEG_EXIF = 65_000  # bytes; a JPEG cannot hold more
 
 Save = Callable[[Image.Image, int, bytes | None], bytes]
-"""The bytes of a file, of a picture, a quality from 1 to 100 and an EXIF block."""
+"""Makes the bytes of a file from a picture, a quality from 1 to 100 and an EXIF block."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Format:
     """A kind of file that outputs may be.
 
     Args:
-        name: as ``--format`` has it; also the files' suffix, without its dot.
-        lossy: the quality decides the bytes.
-        alpha: it holds transparency.
-        save: makes a file.
+        name: its word for ``--format``; also the files' suffix, without the dot.
+        lossy: whether the quality decides the bytes.
+        alpha: whether it holds transparency.
+        save: makes the bytes of a file.
     """
 
     name: str
@@ -37,10 +37,16 @@ class Format:
 
 
 def encode(image: Image.Image, format: str, quality: int, exif: bytes | None = None) -> bytes:
-    """Return the image as the bytes of a file.
+    """Return a picture as the bytes of a file.
+
+    Args:
+        image: the picture.
+        format: a key of `FORMATS`.
+        quality: 1 to 100; lossless formats ignore it.
+        exif: the EXIF block of the file.
 
     Raises:
-        PhotoError: the format cannot hold it.
+        PhotoError: the format cannot hold the picture.
     """
     try:
         return FORMATS[format].save(image, quality, exif)
@@ -52,14 +58,14 @@ def encode(image: Image.Image, format: str, quality: int, exif: bytes | None = N
 def _png(image: Image.Image, quality: int, exif: bytes | None) -> bytes:
     if image.width * image.height <= _QUICK and image.mode in ("L", "RGB", "RGBA"):
         return encode_png(image, exif)
-    # on filtered pictures half the time of zlib's default strategy, at its size
+    # filtered pictures take half the time of zlib's default strategy, for the same size
     return _saved(image, "PNG", exif, compress_type=zlib.Z_RLE)
 
 
 def _jpeg(image: Image.Image, quality: int, exif: bytes | None) -> bytes:
     if exif and len(exif) > _MOST_JPEG_EXIF:
         exif = None
-    # drawn outlines smear with halved colour
+    # halved colour resolution would smear drawn outlines
     return _saved(image, "JPEG", exif, quality=quality, subsampling=0)
 
 
@@ -74,7 +80,7 @@ def _avif(image: Image.Image, quality: int, exif: bytes | None) -> bytes:
 
 
 def _saved(image: Image.Image, kind: str, exif: bytes | None, **settings: int | str) -> bytes:
-    """Have Pillow make a file of its own kind."""
+    """Return the bytes of a file that Pillow makes."""
     data = io.BytesIO()
     more = {"exif": exif} if exif else {}
     image.save(data, kind, **settings, **more)

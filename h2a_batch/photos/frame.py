@@ -1,4 +1,4 @@
-"""Frames: squares of a photo, anywhere and at any angle, and the pixels of these."""
+"""Frames: squares of a photo, anywhere and at any angle, and their pixels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_FINE = 2  # a square is turned at twice its size and then made smaller, which keeps it sharp without jagged edges
-_MARGIN = 2  # pixels around it that the interpolation looks at
+_FINE = 2  # a square is turned at twice its size and then shrunk: this keeps it sharp without jagged edges
+_MARGIN = 2  # pixels around the square that the interpolation reads
 Point = tuple[float, float]
 Pixels = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -18,9 +18,13 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Frame:
-    """A square of an upright photo, in the photo's pixels: its middle, its side, and how far it is turned.
+    """A square of an upright photo.
 
-    ``angle`` is in degrees, clockwise as one sees it.
+    Args:
+        x: the middle, in the photo's pixels from the left.
+        y: the middle, in the photo's pixels from the top.
+        side: in the photo's pixels.
+        angle: in degrees, clockwise as one sees it.
     """
 
     x: float
@@ -29,10 +33,10 @@ class Frame:
     angle: float
 
     def to_photo(self, size: tuple[int, int]) -> Matrix:
-        """The matrix A of shape (2, 3) by which A @ (u, v, 1) is the photo's point for (u, v) of the cut picture.
+        """Return the matrix A of shape (2, 3) from the cut picture to the photo: A @ (u, v, 1) is the point for (u, v).
 
         Args:
-            size: width and height of the cut picture; the shorter of the two takes the square's side.
+            size: the width and height of the cut picture; the shorter of the two takes the square's side.
         """
         turn, step = math.radians(self.angle), self.side / min(size)
         linear = step * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
@@ -41,17 +45,18 @@ class Frame:
 
 
 def cut(image: Image.Image, frame: Frame, size: tuple[int, int]) -> Pixels:
-    """The pixels of a square, upright; beyond its borders the photo is mirrored, as often as it takes.
+    """Cut a square out of a photo, upright; beyond its borders the photo is mirrored, as often as necessary.
 
     Args:
         image: the photo, RGB.
-        size: width and height of the result.
+        frame: the square.
+        size: the width and height of the result.
 
     Returns:
         uint8 RGB of shape (height, width, 3).
     """
     fine = (_FINE * size[0], _FINE * size[1])
-    density = min(fine) / frame.side  # the photo as it is with as many pixels as the finer square is to have
+    density = min(fine) / frame.side  # pixels of the finer square for each pixel of the photo
     width, height = (max(1, round(side * density)) for side in image.size)
     across, down = width / image.width, height / image.height
     matrix = frame.to_photo(fine) * np.array([[across], [down]])
@@ -69,6 +74,6 @@ def cut(image: Image.Image, frame: Frame, size: tuple[int, int]) -> Pixels:
 
 
 def _mirrored(start: int, end: int, length: int) -> NDArray[np.intp]:
-    """The pixels that one sees from `start` to `end` of a row of `length` pixels between two mirrors."""
+    """Return the pixels that one sees from `start` to `end` of a row of `length` pixels between two mirrors."""
     place = np.arange(start, end) % (2 * length)
     return np.minimum(place, 2 * length - 1 - place)

@@ -1,4 +1,4 @@
-"""Kinds of images, known by how a file begins."""
+"""Kinds of images, recognised by the first bytes of a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ _BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
 
 def sniff(head: bytes) -> str | None:
-    """The image format (Pillow's name) that a file's first 32 bytes show, or None."""
+    """Return the image format (by Pillow's name) that the first 32 bytes of a file show; None for no known one."""
     if head[:3] == b"\xff\xd8\xff":
         return "JPEG"
     if head[:8] == b"\x89PNG\r\n\x1a\n":

@@ -1,4 +1,4 @@
-"""Reading: an open image file as upright pixels, as large as they are needed, and their way to sRGB."""
+"""Reading: gives an open image file as upright pixels, as large as they are needed, and converts them to sRGB."""
 
 from __future__ import annotations
 
@@ -24,23 +24,28 @@ except ImportError:
     HAVE_HEIF = False
 
 Image.init()
-# only these are opened, whatever else Pillow knows: some of its readers start other programs
+# Pillow may open these only: some of its other readers start programs
 _WANTED = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", HEIF)
 READERS = [name for name in _WANTED if name in Image.OPEN]
 AGAIN = "copy it again from its source"
 _ORIENTATION = 0x0112
-# tags of how TIFF lays out its pixels: they are wrong for any other file
+# TIFF tags that describe the layout of its pixels: they are wrong for any other file
 _LAYOUT_TAGS = frozenset(
     {*range(254, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(320, 326), 330, 338, 339, 347, 34675}
 ) | frozenset(range(512, 533))
-_NEARLY = 0.9  # of the size that is wanted: not worth reading the file again
+_NEARLY = 0.9  # of the wanted size: the difference is not worth reading the file again
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """An upright photo in a mode that can be resized and profiled, smaller than the file's by ``x`` and ``y``.
+    """An upright photo, perhaps smaller than its file's.
 
-    Where it is transparent it is blended with white; ``colours`` is the same as it is, without its ``alpha``.
+    Args:
+        image: in L, RGB, CMYK or LAB; the transparent parts of a photo are blended with white.
+        alpha: the transparency; None for an opaque photo.
+        colours: the image without blending; None for an opaque photo.
+        x: its width as a share of the photo's own.
+        y: its height as a share of the photo's own.
     """
 
     image: Image.Image
@@ -54,22 +59,22 @@ class Reader:
     """An open photo: what its header says, and its pixels as large as they are needed.
 
     Args:
-        file: open for reading, and left open.
+        file: open for reading; the reader leaves it open.
 
     Attributes:
-        upright: width and height as the photo is to be held.
-        profile: its ICC profile.
-        exif: its EXIF block, for an upright copy.
+        upright: the width and height of the upright photo, in pixels.
+        profile: its ICC profile; None where it has none.
+        exif: its EXIF block for an upright copy; None where it has none.
 
     Raises:
-        PhotoError: it cannot be opened. For broken data Pillow raises errors of its own, see `explained`.
+        PhotoError: the file cannot be opened. For broken data Pillow raises errors of its own, see `explained`.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         image = self._open()
         if image.format not in ("JPEG", "MPO"):
-            image.load()  # before the EXIF block, which some formats keep behind the pixels
+            image.load()  # some formats keep the EXIF block behind the pixels
         self.profile = image.info.get("icc_profile")
         self.exif, self._turn = exif_of(image)
         self.upright = (image.height, image.width) if self._turn >= 5 else image.size
@@ -77,7 +82,7 @@ class Reader:
         self._loaded: Scaled | None = None
 
     def load(self, scale: float) -> Scaled:
-        """The photo, made smaller by no more than `scale`; only JPEG comes smaller at all, and sooner for it."""
+        """Return the photo, shrunk to the share `scale` of its size or less far; only JPEG shrinks, to load faster."""
         known = self._loaded
         if known is None or known.x < _NEARLY * min(1.0, scale):
             image, self._image = self._image or self._open(), None
@@ -99,7 +104,7 @@ def open_image(file: BinaryIO) -> Image.Image:
     """Open an image file of a known kind.
 
     Raises:
-        PhotoError: it cannot be read (``corrupt``, ``truncated``), or unpacks to too much (``too-large``).
+        PhotoError: the file cannot be read (``corrupt``, ``truncated``), or has too many pixels (``too-large``).
     """
     try:
         return Image.open(file, formats=READERS)
@@ -117,7 +122,7 @@ def open_image(file: BinaryIO) -> Image.Image:
 
 
 def explained(error: Exception) -> PhotoError:
-    """What Pillow's readers raise for broken data, a dozen kinds, as one."""
+    """Return the one kind of error for the dozen that Pillow's readers raise for broken data."""
     text = " ".join(str(error).split())[:120]
     if "truncated" in text or "Truncated" in text:
         return PhotoError("truncated", "the file ends too early", AGAIN)
@@ -125,7 +130,7 @@ def explained(error: Exception) -> PhotoError:
 
 
 def exif_of(image: Image.Image) -> tuple[bytes | None, int]:
-    """The EXIF block for an upright copy, and the orientation (1 to 8) that the photo has now."""
+    """Return the EXIF block for an upright copy, or None, and the orientation (1 to 8) that the photo has now."""
     try:
         exif = image.getexif()
         turn = exif.get(_ORIENTATION, 1)
@@ -149,7 +154,7 @@ def _turned(image: Image.Image, turn: int) -> Image.Image:
 
 
 def cut_out(photo: Scaled, profile: bytes | None, square: Frame, size: Size) -> Image.Image:
-    """A square of a photo in sRGB; where it can be, it is cut before its colours are converted."""
+    """Cut a square out of a photo, in sRGB; cut before the conversion of colours where the mode allows it."""
     image = photo.image
     if image.mode != "RGB":
         image, profile = to_srgb(image, profile), None
@@ -157,12 +162,12 @@ def cut_out(photo: Scaled, profile: bytes | None, square: Frame, size: Size) -> 
 
 
 def cut_alpha(photo: Scaled, square: Frame, size: Size) -> Image.Image | None:
-    """The alpha of a square of a photo that has one."""
+    """Cut the same square out of a photo's alpha; return None for an opaque photo."""
     return photo.alpha and Image.fromarray(cut(photo.alpha.convert("RGB"), square, size)[..., 0])
 
 
 def extent_of(path: Path) -> Size | None:
-    """Width and height of a photo held upright, from its header; None where it cannot be read."""
+    """Return the width and height of the upright photo, from its header; None where it cannot be read."""
     try:
         with open(path, "rb") as file, open_image(file) as image:
             _, turn = exif_of(image) if image.format in ("JPEG", "MPO") else (None, 1)
@@ -172,7 +177,7 @@ def extent_of(path: Path) -> Size | None:
 
 
 def is_complete(path: Address) -> bool:
-    """Whether a file is an image that can be read to its end."""
+    """Tell whether a file is an image that can be read to its end."""
     try:
         with at(path).open() as file, Image.open(file, formats=READERS) as image:
             image.load()
