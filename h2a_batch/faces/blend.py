@@ -1,4 +1,4 @@
-"""Blending: painted faces back into the photo that they were cut from, without a seam."""
+"""Blending: puts painted faces back into the photo from which they were cut, without a seam."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from PIL import Image
 
 from h2a_batch.photos import Frame, Matrix, Pixels, cut
 
-# An ellipse around the head in its square, in shares of its side: half its width and half its height. Nothing changes
-# beyond it, and all is painted within the share _CORE of it.
+# half the width and half the height of an ellipse around the head, in shares of the square's side; nothing changes
+# beyond the ellipse, and all is painted within the share _CORE of it
 _RADII = (0.48, 0.5)
 _CORE = 0.75
-# Colours are matched to the photo's outside of the core, less and less down to this share of the ellipse; what is finer
-# than _COARSE of the side is left as painted.
+# outside of the core the colours match the photo's, and less and less down to this share of the ellipse; details finer
+# than _COARSE of the side stay as painted
 _OWN_COLOURS = 0.5
 _COARSE = 0.05
-_BAND = 256  # rows of a photo that are worked on together, which bounds the memory
+_BAND = 256  # rows of a photo that are blended together, which bounds the memory
 
 Floats = NDArray[np.float32]
 
 
 def paste(photo: Pixels, frames: Sequence[Frame], painted: Sequence[Pixels]) -> Pixels:
-    """The photo with painted faces in the place of its own; what lies outside of their ellipses keeps its bytes.
+    """Return the photo with painted faces in place of its own; pixels outside of the ellipses keep their bytes.
 
-    Where ellipses overlap, each face has what is nearest to its middle, and fades into the next.
+    Where ellipses overlap, each face takes the pixels nearest to its middle, and fades into the next.
 
     Args:
         photo: uint8 RGB of shape (height, width, 3).
-        frames: the squares that were cut from it, as by `framing.cut`.
-        painted: what became of each, uint8 RGB.
+        frames: the squares that `photos.cut` cut from the photo.
+        painted: the model's answer for each square, uint8 RGB.
     """
-    result, image = photo.copy(), Image.fromarray(photo)
+    result = photo.copy()
+    image = Image.fromarray(photo)
     for frame, answer in zip(frames, painted, strict=True):
         size = answer.shape[1], answer.shape[0]
         matched = _matched(answer, cut(image, frame, size))
@@ -49,12 +50,12 @@ def paste(photo: Pixels, frames: Sequence[Frame], painted: Sequence[Pixels]) -> 
 
 
 def mask(frame: Frame, columns: NDArray[np.intp], rows: NDArray[np.intp]) -> Floats:
-    """How far each pixel of a part of the photo is painted, 0 to 1, float32 of shape (rows, columns)."""
+    """Return how far each pixel of a part of the photo is painted: 0 to 1, float32 of shape (rows, columns)."""
     return _smooth((1 - _distance(frame, columns, rows)) / (1 - _CORE))
 
 
 def _distance(frame: Frame, columns: NDArray[np.intp], rows: NDArray[np.intp]) -> Floats:
-    """How far each pixel lies from the middle of a face: 1 is on its ellipse."""
+    """Return the distance of each pixel from the middle of a face, 1 on its ellipse; float32, (rows, columns)."""
     inverse = _inverse(frame.to_photo((1, 1))).astype(np.float32)
     x, y = columns.astype(np.float32)[None, :] + 0.5, rows.astype(np.float32)[:, None] + 0.5
     u, v = (x * a + y * b + (c - np.float32(0.5)) for a, b, c in inverse)
@@ -63,20 +64,20 @@ def _distance(frame: Frame, columns: NDArray[np.intp], rows: NDArray[np.intp]) -
 
 
 def _smooth(values: Floats) -> Floats:
-    """0 up to 0, 1 from 1, and a soft step in between."""
+    """Return 0 for values up to 0, 1 for values from 1, and a soft step in between."""
     inside: Floats = values.clip(0, 1)
     return inside * inside * (3 - 2 * inside)
 
 
 def _matched(answer: Pixels, original: Pixels) -> Pixels:
-    """A painted square whose coarse colours come to be those of the photo towards the edge of the ellipse.
+    """Return a painted square whose coarse colours become the photo's towards the edge of the ellipse.
 
-    What differs there is carried inwards, smoothed, and fades before it reaches the eyes.
+    The difference of colours at the edge is smoothed, carried inwards, and fades before it reaches the eyes.
     """
     height, width = answer.shape[:2]
     frame = Frame(width / 2, height / 2, min(width, height), 0.0)
     distance = _distance(frame, np.arange(width), np.arange(height))
-    edge = 1 - _smooth((1 - distance) / (1 - _CORE)) + np.float32(1e-6)  # in the middle, far from it, no 0 over 0
+    edge = 1 - _smooth((1 - distance) / (1 - _CORE)) + np.float32(1e-6)  # avoids 0 / 0 in the middle, far from the edge
     across, down = (_gaussian(length, _COARSE * frame.side) for length in (width, height))
     difference = np.ascontiguousarray((original.astype(np.float32) - answer).transpose(2, 0, 1))
     coarse = (down @ (difference * edge) @ across) / (down @ edge @ across)
@@ -86,14 +87,14 @@ def _matched(answer: Pixels, original: Pixels) -> Pixels:
 
 
 def _gaussian(length: int, spread: float) -> Floats:
-    """A matrix that blurs rows of this many pixels."""
+    """Return a matrix of shape (length, length) that blurs rows of this many pixels; `spread` is in pixels, too."""
     place = np.arange(length, dtype=np.float32)
     rows: Floats = np.exp(-0.5 * ((place[:, None] - place[None, :]) / np.float32(spread)) ** 2)
     return rows
 
 
 def _placed(square: Pixels, frame: Frame, columns: NDArray[np.intp], rows: NDArray[np.intp]) -> Floats:
-    """A painted square as it lies in a part of the photo, float32; what is beyond it has no meaning."""
+    """Return a painted square as it lies in a part of the photo, float32; pixels beyond the square mean nothing."""
     image = Image.fromarray(square)
     if frame.side < min(image.size):
         scale = frame.side / min(image.size)
@@ -107,7 +108,7 @@ def _placed(square: Pixels, frame: Frame, columns: NDArray[np.intp], rows: NDArr
 
 
 def _bands(frame: Frame, width: int, height: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """The columns and rows of the photo that a face's ellipse touches, some rows at a time."""
+    """Yield the columns and rows of the photo that a face's ellipse touches, `_BAND` rows at a time."""
     (left, right), (top, bottom) = (
         (max(0, int(np.floor(low))), min(length, int(np.ceil(high))))
         for (low, high), length in zip(_reach(frame), (width, height), strict=True)
@@ -118,17 +119,17 @@ def _bands(frame: Frame, width: int, height: int) -> Iterator[tuple[NDArray[np.i
 
 
 def _near(frame: Frame, other: Frame) -> bool:
-    """Whether the boxes around two ellipses touch."""
+    """Tell whether the boxes around two ellipses touch."""
     return all(a < d and c < b for (a, b), (c, d) in zip(_reach(frame), _reach(other), strict=True))
 
 
 def _reach(frame: Frame) -> list[tuple[float, float]]:
-    """From where to where a face's ellipse goes, in x and in y."""
+    """Return from where to where a face's ellipse reaches, in x and in y."""
     half = np.hypot(*(frame.to_photo((1, 1))[:, :2] * _RADII).T)
     return [(frame.x - half[0], frame.x + half[0]), (frame.y - half[1], frame.y + half[1])]
 
 
 def _inverse(matrix: Matrix) -> Matrix:
-    """The way back of an affine matrix of shape (2, 3)."""
+    """Return the inverse of an affine matrix of shape (2, 3)."""
     linear = np.linalg.inv(matrix[:, :2])
     return np.column_stack([linear, -linear @ matrix[:, 2]])

@@ -1,7 +1,7 @@
-"""Faces in a picture: the network CenterFace on MindSpore Lite, shown a copy of the picture as small as will do.
+"""The detector: finds faces by the network CenterFace on MindSpore Lite, in a copy as small as will do.
 
-The network (Xu et al., "CenterFace", arXiv 1911.03599) tells for each cell of 4x4 pixels whether a face has its middle
-there, the face's height and width, where in the cell the middle is, and five landmarks.
+For each cell of 4x4 pixels, the network (Xu et al., "CenterFace", arXiv 1911.03599) tells whether the middle of a face
+lies there, the face's height and width, where in the cell the middle is, and five landmarks.
 """
 
 from __future__ import annotations
@@ -25,51 +25,52 @@ from h2a_batch.photos import Pixels, cut
 __all__ = ["NARROWEST", "Detector", "Detectors", "Face", "check_detector", "usual_smallest"]
 
 MODEL = "centerface"
-# Chosen by scripts/bench_faces. A first look at a small copy finds what may be a face; what is uncertain is looked at
-# again, upright and larger, where faces have scores of 0.75 and more and other things of 0.65 and less.
+# scripts/bench_faces chose these. A first look at a small copy finds what may be a face. A second look at the doubtful
+# ones, upright and larger, gives scores of 0.75 and more to faces, of 0.65 and less to other things
 NARROWEST = 16.0  # pixels across the narrowest face in the first copy
 USUAL_SMALLEST, USUAL_SHARE, LARGE_SMALLEST = 28.0, 1 / 64, 40.0  # pixels across a face; of the longer side; pixels
-POSSIBLE, CERTAIN, CONFIRMED = 0.25, 0.6, 0.7  # scores: of the first look, and of the second
-LEVEL = 12.0  # degrees; landmarks of a face that is tilted by more are taken from the second look
-_AGAIN, _AROUND = 128, 1.2  # pixels of the second look's picture, and how much more than the face's square it shows
-_CELL, _STEP = 4, 32  # pixels: the sides of a cell, and what the sides of the network's picture are multiples of
-_SAME = 0.3  # boxes that have this share of their common area in common show one face
-_PART = 768  # pixels: of longer copies one part after the other is looked at, which bounds the memory
-_LARGEST = 80  # pixels of a face in such a part, and what two parts share; larger ones are found on a smaller copy
-_SMALLER = 4.0  # by which that is smaller
-_GLANCE = 0.1  # seconds after which a thread that waits for a detector looks whether another one would pay
-_ACROSS, _DOWN = [0, 2, *range(4, 14, 2)], [1, 3, *range(5, 14, 2)]  # columns of a row, see _rows
+POSSIBLE, CERTAIN, CONFIRMED = 0.25, 0.6, 0.7  # scores: two of the first look, one of the second
+LEVEL = 12.0  # degrees; a face that is tilted by more gets its landmarks from the second look
+_SECOND_SIDE = 128  # pixels of the second look's picture
+_SECOND_SHARE = 1.2  # of the face's square: what the second look's picture shows
+_CELL, _STEP = 4, 32  # pixels: the side of a cell; the sides of the network's picture are multiples of the latter
+_SAME = 0.3  # boxes show one face if they share so much of their union
+_PART = 768  # pixels: longer copies are looked at part by part, which bounds the memory
+_LARGEST = 80  # pixels of the largest face in a part, and of the overlap of parts; a smaller copy shows larger faces
+_SMALLER = 4.0  # how many times smaller that copy is
+_GLANCE = 0.1  # seconds after which a waiting thread checks whether another detector would pay
+_ACROSS, _DOWN = [0, 2, *range(4, 14, 2)], [1, 3, *range(5, 14, 2)]  # the columns of x and of y in a row, see `_rows`
 
 Floats = NDArray[np.float32]
 
 
 def usual_smallest(size: tuple[int, int]) -> float:
-    """Pixels across the narrowest face that matters in a photo of this width and height, if nothing else is said.
+    """Return the width in pixels of the narrowest face that counts in a photo of this width and height, by default.
 
-    It grows with the photo, so that looking at a larger one takes no longer, but no further than to `LARGE_SMALLEST`.
+    It grows with the photo up to `LARGE_SMALLEST`: a larger photo then takes no longer to search.
     """
     return min(LARGE_SMALLEST, max(USUAL_SMALLEST, USUAL_SHARE * max(size)))
 
 
 def check_detector() -> None:
-    """Make sure that the shipped model is there and whole.
+    """Check that the shipped model is there and whole.
 
     Raises:
-        ModelError: it is not.
+        ModelError: the model or its card is missing or damaged.
     """
-    if read_card(find_model(MODEL), DETECTOR) is None:  # a damaged file would find faces anywhere
+    if read_card(find_model(MODEL), DETECTOR) is None:  # a damaged file would find faces everywhere
         raise ModelError(f"{MODEL}.json, the card of the face detector, is missing", "install h2a-batch again")
 
 
 class Detector:
-    """Finds faces, on the CPU. Not thread-safe: every thread needs one of its own.
+    """Finds faces, on the CPU. It is not thread-safe: every thread needs a detector of its own.
 
     Args:
         threads: CPU threads for one picture.
 
     Raises:
         ModelError: the shipped model is missing or broken.
-        RuntimeMissingError: MindSpore Lite is not there.
+        RuntimeMissingError: MindSpore Lite is missing.
     """
 
     def __init__(self, threads: int = 1) -> None:
@@ -87,12 +88,12 @@ class Detector:
             raise ModelError(f"{self.path}: MindSpore Lite cannot load it: {one_line(error)}") from error
 
     def find(self, pixels: Pixels, smallest: float) -> list[Face]:
-        """The faces of a picture, the surest first.
+        """Return the faces of a picture, the surest first.
 
         Args:
             pixels: uint8 RGB of shape (height, width, 3), upright.
-            smallest: pixels across the narrowest face that counts; the time goes with the picture's pixels over
-                its square.
+            smallest: the width in pixels of the narrowest face that counts. The time grows with the number of pixels
+                divided by its square.
 
         Raises:
             ModelError: MindSpore Lite failed.
@@ -100,7 +101,7 @@ class Detector:
         height, width = pixels.shape[:2]
         image, scale = Image.fromarray(pixels), min(1.0, NARROWEST / smallest)
         copies = [self._look(_reduced(image, scale))]
-        while max(width, height) * scale > _PART:  # large faces are cut by the parts of a large copy
+        while max(width, height) * scale > _PART:  # the parts of a large copy cut large faces
             scale /= _SMALLER
             copies.append(self._look(_reduced(image, scale)))
         faces = (_face(row, width, height) for row in _distinct(np.concatenate(copies)))
@@ -108,7 +109,7 @@ class Detector:
         return sorted((face for face in sure if face), key=lambda face: -face.score)
 
     def _look(self, copy: _Copy) -> Floats:
-        """The faces of a copy, as rows in the pixels of the picture."""
+        """Return the faces of a copy, as `_rows` in the pixels of the picture."""
         height, width = copy.pixels.shape[:2]
         found = []
         for (left, right), (top, bottom) in product(_parts(width), _parts(height)):
@@ -124,22 +125,29 @@ class Detector:
         return faces
 
     def _look_again(self, image: Image.Image, face: Face) -> Face | None:
-        """A face that is certain by now, its landmarks where they are if it is tilted; None if it was none."""
+        """Return a face that is certain, with better landmarks if it is tilted; None if there is no face."""
         frame = frame_of(face, FaceRule())
         if face.score >= CERTAIN and abs(frame.angle) <= LEVEL:
             return face
-        frame, middle = replace(frame, side=_AROUND * frame.side), _AGAIN / 2
-        rows = _distinct(_rows(*self._run(cut(image, frame, (_AGAIN, _AGAIN)))))
+        frame = replace(frame, side=_SECOND_SHARE * frame.side)
+        middle = _SECOND_SIDE / 2
+        rows = _distinct(_rows(*self._run(cut(image, frame, (_SECOND_SIDE, _SECOND_SIDE)))))
         rows = rows[((rows[:, :2] < middle) & (rows[:, 2:4] > middle)).all(axis=1)]
         if not len(rows) or rows[0, 14] < CONFIRMED:
             return face if face.score >= CERTAIN else None
-        matrix = frame.to_photo((_AGAIN, _AGAIN))
+        matrix = frame.to_photo((_SECOND_SIDE, _SECOND_SIDE))
         points = rows[0, 4:14].reshape(5, 2) @ matrix[:, :2].T + matrix[:, 2]
         eye, other, nose, corner, end = ((float(x), float(y)) for x, y in points)
         return replace(face, landmarks=(eye, other, nose, corner, end), score=float(max(face.score, rows[0, 14])))
 
     def _run(self, part: Pixels) -> list[Floats]:
-        """The network's four answers, each of shape (channels, rows of cells, columns of cells)."""
+        """Return the network's four answers: heat, scale, offset and landmarks.
+
+        Each is float32 of shape (channels, rows of cells, columns of cells).
+
+        Raises:
+            ModelError: MindSpore Lite failed.
+        """
         height, width = part.shape[:2]
         tensor = np.zeros((1, 3, -(-height // _STEP) * _STEP, -(-width // _STEP) * _STEP), np.float32)
         tensor[0, :, :height, :width] = part.transpose(2, 0, 1)
@@ -158,18 +166,19 @@ class Detector:
 class Detectors:
     """Finds faces for any number of threads, with as many detectors as pay.
 
-    A further one is loaded when threads have waited for those there are as long as it takes to load.
+    It loads one more when threads have waited for the others for as long as it takes to load.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._free: list[Detector] = []
-        self._count, self._loading = 0, False
-        self._waited = 0.0  # seconds of all threads, since the last was loaded
-        self._cost = 0.0  # seconds that the last took to load
+        self._count = 0
+        self._loading = False
+        self._waited = 0.0  # seconds of all threads together, since the last detector was loaded
+        self._cost = 0.0  # seconds that the last detector took to load
 
     def find(self, pixels: Pixels, smallest: float) -> list[Face]:
-        """As `Detector.find`; what its constructor raises may be raised, too."""
+        """Return the faces of a picture as `Detector.find` does; raise what `Detector` raises."""
         detector = self._take() or self._load()
         try:
             return detector.find(pixels, smallest)
@@ -179,7 +188,7 @@ class Detectors:
                 self._changed.notify()
 
     def _take(self) -> Detector | None:
-        """A detector that is free, after some waiting; None if the caller is to load another."""
+        """Return a free detector, after some waiting; None if the caller should load another."""
         with self._changed:
             while not self._free:
                 if not self._loading and self._waited >= self._cost:
@@ -204,7 +213,13 @@ class Detectors:
 
 @dataclass(frozen=True)
 class _Copy:
-    """A smaller copy of a picture, which is ``across`` times as wide and ``down`` times as high."""
+    """A smaller copy of a picture.
+
+    Args:
+        pixels: uint8 RGB of shape (height, width, 3).
+        across: how many times wider the picture is.
+        down: how many times higher the picture is.
+    """
 
     pixels: Pixels
     across: float
@@ -220,7 +235,7 @@ def _reduced(image: Image.Image, scale: float) -> _Copy:
 
 
 def _parts(length: int) -> list[tuple[int, int]]:
-    """From where to where the parts of a side go: few, of one length, neighbours sharing `_LARGEST` or more."""
+    """Return start and end of the parts of a side: few, of one length, neighbours sharing `_LARGEST` pixels or more."""
     if length <= _PART:
         return [(0, length)]
     count = math.ceil((length - _LARGEST) / (_PART - _LARGEST))
@@ -230,9 +245,10 @@ def _parts(length: int) -> list[tuple[int, int]]:
 
 
 def _rows(heat: Floats, scale: Floats, offset: Floats, landmarks: Floats) -> Floats:
-    """The network's answers as faces: a row of left, top, right, bottom, five times x and y, and the score.
+    """Return the network's answers as faces: float32 of shape (n, 15).
 
-    Several rows, from cells beside each other, may show one face.
+    A row holds left, top, right, bottom, five times x and y, and the score. Several rows, of neighbouring cells, may
+    show one face.
     """
     y, x = np.nonzero(heat[0] > math.log(POSSIBLE / (1 - POSSIBLE)))
     high, wide = np.exp(scale[:, y, x]) * _CELL
@@ -247,7 +263,7 @@ def _rows(heat: Floats, scale: Floats, offset: Floats, landmarks: Floats) -> Flo
 
 
 def _is_whole(rows: Floats, part: tuple[int, int, int, int], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which faces are no larger than what two parts share, and do not go beyond a side at which another part begins."""
+    """Tell which faces fit into the overlap of two parts, and do not cross a side at which another part begins."""
     inner = np.array([part[0] > 0, part[1] > 0, part[2] < size[0], part[3] < size[1]])
     beyond = np.concatenate([rows[:, :2] < part[:2], rows[:, 2:4] > part[2:]], axis=1)
     fits = (rows[:, 2:4] - rows[:, :2]).max(axis=1) <= _LARGEST
@@ -256,7 +272,7 @@ def _is_whole(rows: Floats, part: tuple[int, int, int, int], size: tuple[int, in
 
 
 def _distinct(rows: Floats) -> Floats:
-    """One row for each face, the surest first (non-maximum suppression)."""
+    """Return one row for each face, the surest first (non-maximum suppression)."""
     rows = rows[np.argsort(-rows[:, 14], kind="stable")]
     chosen = []
     while len(rows):
@@ -271,7 +287,7 @@ def _distinct(rows: Floats) -> Floats:
 
 
 def _face(row: Floats, width: int, height: int) -> Face:
-    """A row as a face, its box within a picture of this size."""
+    """Return a row as a face, its box cut to a picture of this size."""
     left, top, right, bottom, *points, score = (float(value) for value in row)
     box = (max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom))
     eye, other, nose, corner, end = zip(points[::2], points[1::2], strict=True)

@@ -1,4 +1,4 @@
-"""Framing: faces, and the squares around them that a generator was trained on."""
+"""Framing: the squares around faces that show them as in the model's training set."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import numpy as np
 from h2a_batch.inference import FaceRule
 from h2a_batch.photos import Frame, Point
 
-# of a photo's longer side; portraits that people cut themselves, and the training set's, have 0.64 or more, by
-# scripts/bench_faces --training
+# of a photo's longer side: portraits that people cut themselves, and those of the training set, have 0.64 or more,
+# as scripts/bench_faces --training measures
 PORTRAIT = 0.6
-COMPANY = 0.5  # of the width of the largest face: who is smaller only stands in the background of its portrait
+COMPANY = 0.5  # of the width of the largest face: a narrower face only stands in the background of its portrait
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face, in pixels of the picture that it was found in: x grows to the right, y down.
+    """A face, in pixels of the picture that shows it; x grows to the right, y down.
 
-    ``box`` is left, top, right and bottom, from forehead to chin. ``landmarks`` are the eye on the left of the
-    picture, the one on the right, the tip of the nose, the left and the right corner of the mouth; a landmark may lie
-    outside of the picture. ``score`` is from 0 to 1.
+    Args:
+        box: left, top, right and bottom, from forehead to chin.
+        landmarks: the eye on the left of the picture, the eye on the right, the tip of the nose, the left and the right
+            corner of the mouth, each as x and y; they may lie outside of the picture.
+        score: how sure the detector is, 0 to 1.
     """
 
     box: tuple[float, float, float, float]
@@ -32,15 +34,15 @@ class Face:
 
     @property
     def width(self) -> float:
-        """Pixels from the left to the right of its box."""
+        """The width of the box in pixels."""
         return self.box[2] - self.box[0]
 
 
 def frame_of(face: Face, rule: FaceRule) -> Frame:
-    """The square in which the face lies as the rule says: eyes level and in their place, the head in its size.
+    """Return the square in which the face lies as the rule says: eyes level and in their place, the head in its size.
 
     Direction and size come from the eyes and the mouth together, as in FFHQ (Karras et al., arXiv 1812.04948,
-    appendix C): a head that is turned to the side brings its eyes together, not the mouth nearer to them.
+    appendix C): a head that turns to the side brings its eyes closer to each other, but not the mouth to the eyes.
     """
     left, right, _, *corners = (np.array(point) for point in face.landmarks)
     eyes, mouth = (left + right) / 2, (corners[0] + corners[1]) / 2
@@ -54,13 +56,15 @@ def frame_of(face: Face, rule: FaceRule) -> Frame:
 
 
 def is_portrait(size: tuple[int, int], faces: Sequence[Face], frames: Sequence[Frame]) -> bool:
-    """Whether a photo is the portrait of one person already: converted as a whole, it comes out as it should.
+    """Tell whether a photo is the portrait of one person already, so that it should be converted as a whole.
 
-    It is if the square around its largest face spans 0.6 or more of its longer side, and no other face is half as wide.
+    It is one if the square around its largest face spans `PORTRAIT` or more of its longer side, and every other face is
+    narrower than `COMPANY` of the largest.
 
     Args:
-        size: width and height of the photo.
-        faces, frames: what was found in it, and the square of each.
+        size: the width and height of the photo.
+        faces: the faces in the photo.
+        frames: the square of each face.
     """
     if not faces:
         return False

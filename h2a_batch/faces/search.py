@@ -1,4 +1,4 @@
-"""Searching: which parts of a photo go to the generator, the whole of it or the portraits of those who are in it."""
+"""Searching: decides which parts of a photo go to the model, the whole photo or each of its faces."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from h2a_batch.inference import FaceRule
 from h2a_batch.options import Options
 from h2a_batch.photos import Frame, Pixels
 
-_LARGE = 8  # the face of a portrait is wider than this part of the photo's longer side
-_USUAL = 4  # that of most portraits is even wider than this part
+_LARGE = 8  # the face of a portrait is wider than this fraction of the photo's longer side: 1 / 8
+_USUAL = 4  # the face of most portraits is even wider than 1 / 4 of it
 
 Find = Callable[[Pixels, float], list[Face]]
 
 
 @dataclass(frozen=True)
 class Search:
-    """How the faces of a photo are looked for.
+    """How to look for the faces of a photo.
 
     Args:
-        find: a detector's; faces of a picture, uint8 RGB, no narrower than so many pixels, surest first.
+        find: a detector's function: it takes a picture, uint8 RGB, and the width in pixels of the narrowest face, and
+            returns the faces, the surest first.
         rule: how the model wants a face framed.
-        smallest: pixels across a face in the photo; None for `usual_smallest`.
-        most: faces of one photo, the largest of them.
-        no_face: what becomes of a photo without a face: ``convert`` (as a whole), ``skip`` or ``fail``.
-        whole: a photo that is a portrait already is converted as a whole.
-        paste: the painted faces are put back into the photo.
+        smallest: the width in the photo's pixels of the narrowest face that counts; None for `usual_smallest`.
+        most: how many faces of one photo count; the largest ones do.
+        no_face: what to do with a photo without a face: ``convert`` (as a whole), ``skip`` or ``fail``.
+        whole: whether to convert a portrait as a whole.
+        paste: whether to put the painted faces back into the photo.
     """
 
     find: Find
@@ -41,21 +42,21 @@ class Search:
     paste: bool = False
 
     def scale(self, size: tuple[int, int]) -> float:
-        """How much smaller than this a photo may come, for the narrowest face that counts to be found."""
+        """Return the least share of its size at which a photo still shows the narrowest face that counts."""
         return min(1.0, NARROWEST / self._narrowest(size))
 
     def first_scale(self, size: tuple[int, int]) -> float:
-        """The same, for `portrait`."""
+        """Return the same share for the faces that `portrait` looks for."""
         return min(1.0, NARROWEST * _LARGE / max(size))
 
     def portrait(self, picture: Pixels, size: tuple[int, int]) -> Frame | None:
-        """Returns the square around the face of a photo that is a portrait already, in the photo's pixels; else None.
+        """Return the square around the face of a portrait, in the photo's pixels; None for other photos.
 
         It takes a quick look for large faces alone.
 
         Args:
-            picture: the photo, uint8 RGB, as small as `first_scale` allows or larger.
-            size: the photo's own.
+            picture: the photo, uint8 RGB, in the size of `first_scale` or larger.
+            size: the photo's own width and height.
         """
         least, (usual, large) = self._narrowest(size), (max(size) / part for part in (_USUAL, _LARGE))
         seen = self._portrait(picture, size, max(least, usual))
@@ -64,7 +65,7 @@ class Search:
         return seen and seen[1]
 
     def _portrait(self, picture: Pixels, size: tuple[int, int], smallest: float) -> tuple[float, Frame] | None:
-        """Returns the width of a portrait's face and its square, in the photo's pixels; it looks for none narrower."""
+        """Return the width and the square of a portrait's face, in the photo's pixels; ignore narrower faces."""
         scale, shown = picture.shape[1] / size[0], (picture.shape[1], picture.shape[0])
         faces = self.find(picture, smallest * scale)
         frames = [frame_of(face, self.rule) for face in faces]
@@ -74,14 +75,14 @@ class Search:
         return face.width / scale, _enlarged(frame, scale)
 
     def frames(self, picture: Pixels, size: tuple[int, int]) -> tuple[Frame, ...]:
-        """The squares around the faces of a photo, in its own pixels, from left to right; none where nobody is in it.
+        """Return the squares around the faces of a photo, in its own pixels, from left to right; none without a face.
 
         Args:
-            picture: the photo, uint8 RGB, as small as `scale` allows or larger.
-            size: the photo's own.
+            picture: the photo, uint8 RGB, in the size of `scale` or larger.
+            size: the photo's own width and height.
 
         Raises:
-            PhotoError: nobody is in it, and that is to be told (``no-face``).
+            PhotoError: the photo shows no face (``no-face``), and the options do not want it converted as a whole.
         """
         scale = picture.shape[1] / size[0]
         faces = self.find(picture, self._narrowest(size) * scale)
@@ -96,12 +97,12 @@ class Search:
 
 
 def _enlarged(frame: Frame, scale: float) -> Frame:
-    """Returns a square of a copy that is smaller by `scale`, in the pixels of the photo."""
+    """Return a square of a copy in the pixels of the photo; `scale` is the copy's share of the photo's size."""
     return replace(frame, x=frame.x / scale, y=frame.y / scale, side=frame.side / scale)
 
 
 def search_of(options: Options, find: Find, rule: FaceRule) -> Search | None:
-    """Return how the options want faces looked for; None where they do not."""
+    """Return how the options want faces looked for; None where they want no faces."""
     if options.faces == "off":
         return None
     paste = options.faces == "paste"
