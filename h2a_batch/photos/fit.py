@@ -12,7 +12,7 @@ CLOSE_UP = 1.15  # of the longer side: for a face that is nearer, the model need
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 Size = tuple[int, int]  # width, height, in pixels
 Fitted = tuple[Box, Box, bool]
-"""The part of the photo to use, the part of the frame that it fills, and whether the output has the photo's proportions."""
+"""The part of the photo to use, the part of the frame that it fills, and whether the proportions stay the photo's."""
 
 
 @dataclass(frozen=True)
