@@ -1,8 +1,8 @@
-"""Claims: which source gets which name in OUT, so that nothing of anybody's is ever overwritten unasked.
+"""Claims: decides which photo gets which name in OUT, so that a run never overwrites anybody's file unasked.
 
-A file in OUT is one of four things: an output of this source, of another source, of nobody we know (a foreign
+A file in OUT is one of four things: an output of this photo, of another photo, of nobody we know (a foreign
 file), or an original. The first may be replaced unless it was edited, the third only by ``--overwrite``, the
-other two never: the next of `names.variants` is taken instead. A face does so also for a foreign file.
+other two never: the photo then gets the next of `names.variants`. A face also makes way for a foreign file.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from h2a_batch.sources import Source, numbered, variants
 
 
 def claim(ledger: Ledger, source: Source, overwrite: bool, originals: Sequence[str]) -> Task | None:
-    """Give a source the name of its output and write that down; None where a foreign or edited file has it.
+    """Claim the name of a photo's output and record it; return None where a foreign or edited file has the name.
 
     Args:
-        overwrite: take such a name all the same.
+        ledger: the ledger of OUT.
+        source: the photo.
+        overwrite: whether to take such a name all the same.
         originals: real paths of the folders whose files may be originals.
     """
     with ledger.together():
@@ -36,13 +38,17 @@ def claim(ledger: Ledger, source: Source, overwrite: bool, originals: Sequence[s
 def claim_faces(
     ledger: Ledger, task: Task, count: int, overwrite: bool, originals: Sequence[str], durable: bool = True
 ) -> list[str]:
-    """Give the faces of a photo their names, on record and durable when this returns; for any thread.
+    """Claim the names of a photo's faces, from any thread; return them relative to OUT.
 
-    Where a file of other origin has such a name, the next of `names.variants` is taken.
+    Where a file of other origin has a name, the face gets the next of `names.variants`.
 
     Args:
-        overwrite, originals: as for `claim`.
-        durable: otherwise the caller has the ledger flushed before the names are used.
+        ledger: the ledger of OUT.
+        task: the photo's task.
+        count: the number of faces.
+        overwrite: as for `claim`.
+        originals: as for `claim`.
+        durable: whether to make the names durable; otherwise the caller flushes the ledger before it uses them.
 
     Raises:
         StorageError: the ledger cannot be written.
@@ -60,7 +66,7 @@ def claim_faces(
 
 
 def _is_anothers(ledger: Ledger, source: Source, name: str, originals: Sequence[str]) -> bool:
-    """Whether a name in OUT is that of another photo's output, or of what may be an original."""
+    """Tell whether a name in OUT belongs to another photo's output, or to what may be an original."""
     made = ledger.made(name)
     if made is not None and (made.size != KEPT or made.source != source.real):
         return made.source != source.real
@@ -76,7 +82,7 @@ def _is_free(ledger: Ledger, source: Source, name: str, overwrite: bool, origina
 def _may_be_original(ledger: Ledger, path: Address, source: Source, originals: Sequence[str]) -> bool:
     if at(path).is_same(source.path):
         return True
-    # in an OUT that lies inside an input no photos are looked for
+    # a run does not look for photos in an OUT that lies inside an input
     inside = [root for root in originals if not _holds(root, ledger)]
     if not at(path).identity.startswith(ledger.real_out + os.sep):  # a link leads out of OUT
         inside = list(originals)
@@ -84,10 +90,11 @@ def _may_be_original(ledger: Ledger, path: Address, source: Source, originals: S
 
 
 def _holds(folder: str, ledger: Ledger) -> bool:
-    """Whether OUT lies in a folder."""
+    """Tell whether OUT lies in a folder."""
     return ledger.real_out.startswith(folder + os.sep)
 
 
 def is_below(path: Address, folders: Sequence[str]) -> bool:
+    """Tell whether a file lies below one of these folders, by their real paths."""
     real = at(path).identity
     return any(real.startswith(folder + os.sep) for folder in folders)

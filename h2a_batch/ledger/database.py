@@ -1,4 +1,4 @@
-"""The database of a ledger: its tables, opened, copied for readers, its statements, and its errors as this program's.
+"""The database of a ledger: its tables, how it is opened, and its statements, with its errors as this program's.
 
 Only modules of this room speak SQL.
 """
@@ -66,18 +66,22 @@ CREATE TABLE IF NOT EXISTS disposals (  -- what is still to be done with photos 
     device INTEGER NOT NULL             -- number of the volume that it is on
 ) WITHOUT ROWID""",
 )
-_BATCH_SECONDS = 0.5  # results that a kill may cost: they are made again
+_BATCH_SECONDS = 0.5  # a kill may cost the results of so long: the next run makes them again
 
 
 class Database:
-    """The statements of a ledger; safe to share between threads.
+    """The statements of a ledger; threads may share it.
 
-    Text of a statement may hold any file name: ``CAST(? AS TEXT)`` takes it as it is, UTF-8 or not.
+    A statement may hold any file name: ``CAST(? AS TEXT)`` takes it as it is, UTF-8 or not.
 
     Args:
         db: as `connect` opens it.
-        folder: where it lies, for messages.
+        folder: the ledger's folder, for messages.
         lock: held while a statement runs.
+
+    Raises:
+        LedgerError: the database is damaged; any method may raise this.
+        StorageError: the database cannot be read or written; any method may raise this.
     """
 
     def __init__(self, db: sqlite3.Connection, folder: Path, lock: threading.RLock) -> None:
@@ -95,7 +99,7 @@ class Database:
             return list(self._db.execute(query, as_bytes(query, values)))
 
     def one(self, query: str, *values: object) -> tuple[object, ...] | None:
-        """Return the first row that a query finds."""
+        """Return the first row that a query finds; None where it finds none."""
         with self._lock, storage(self._folder):
             found: tuple[object, ...] | None = self._db.execute(query, as_bytes(query, values)).fetchone()
         return found
@@ -106,7 +110,7 @@ class Database:
             yield from self._db.execute(query, as_bytes(query, values))
 
     def commit(self) -> None:
-        """Make durable what was written."""
+        """Make the written rows durable."""
         with self._lock, storage(self._folder):
             self._db.commit()
             self._committed = time.monotonic()
@@ -117,7 +121,7 @@ class Database:
         return time.monotonic() - self._committed > _BATCH_SECONDS
 
     def rollback(self) -> None:
-        """Drop what is not durable."""
+        """Drop the rows that are not durable."""
         with self._lock:
             self._db.rollback()
 
@@ -127,7 +131,7 @@ class Database:
 
 
 def as_bytes(query: str, values: tuple[object, ...]) -> tuple[object, ...]:
-    """The values that the query casts to TEXT as bytes, so that names which are no UTF-8 survive."""
+    """Return as bytes the values that the query casts to TEXT, so that names which are no UTF-8 survive."""
     return tuple(
         os.fsencode(str(value)) if is_text and value is not None else value
         for is_text, value in zip(_casts(query), values, strict=True)
@@ -136,19 +140,20 @@ def as_bytes(query: str, values: tuple[object, ...]) -> tuple[object, ...]:
 
 @cache
 def _casts(query: str) -> tuple[bool, ...]:
-    """For each value of a query whether it is cast to TEXT."""
+    """Tell for each value of a query whether it is cast to TEXT."""
     return tuple(place != "?" for place in re.findall(r"CAST\(\? AS TEXT\)|\?", query))
 
 
 def connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    """Open a database, made where it is new, brought up to date where it is old.
+    """Open a database; make it if it is new, and bring it up to date if it is old.
 
     Args:
-        read_only: work on a copy that nobody sees.
+        path: the database file.
+        read_only: whether to work on a copy that nobody sees.
 
     Raises:
-        LedgerError: it is damaged, or newer.
-        StorageError: it cannot be read or written.
+        LedgerError: the database is damaged, or a newer version made it.
+        StorageError: the database cannot be read or written.
     """
     try:
         db = sqlite3.connect("" if read_only else path, check_same_thread=False)  # "" is a file that nobody sees
@@ -168,7 +173,7 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
 
 
 def _copy(path: Path, db: sqlite3.Connection) -> None:
-    """Read a ledger without touching it, also while a run writes it."""
+    """Copy a ledger into `db` without touching it, also while a run writes it."""
     with contextlib.suppress(sqlite3.OperationalError):
         source = f"{Path(os.path.abspath(path)).as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(source, uri=True)) as original:
@@ -179,12 +184,17 @@ def _copy(path: Path, db: sqlite3.Connection) -> None:
             if file.exists():
                 shutil.copyfile(file, Path(folder, file.name))
         with contextlib.closing(sqlite3.connect(Path(folder, path.name))) as original:
-            original.backup(db)  # what a kill left half committed is rolled back here
+            original.backup(db)  # this rolls back what a kill left half committed
 
 
 @contextlib.contextmanager
 def storage(folder: Path) -> Iterator[None]:
-    """Errors of the database or the disk as `LedgerError` and `StorageError`."""
+    """Turn errors of the database or the disk into errors of this program.
+
+    Raises:
+        LedgerError: the database is damaged.
+        StorageError: the database or the disk cannot be read or written.
+    """
     try:
         yield
     except sqlite3.DatabaseError as error:

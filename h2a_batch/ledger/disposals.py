@@ -1,4 +1,4 @@
-"""What is still to be done with photos in IN after their conversion, on record."""
+"""Disposals: a record of what is still to be done with photos in IN after their conversion."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Entry:
     """What is to be done with a photo.
 
     Args:
-        source: its real path.
-        state: ``done`` or ``failed``, what it has to be on record.
-        target: where it is to go; empty where it is to be deleted.
-        device: the number of the volume that it is on.
+        source: the photo's real path.
+        state: ``done`` or ``failed``: the state on record that the photo must have.
+        target: the path to move the photo to; empty where it is to be deleted.
+        device: the number of the photo's volume.
     """
 
     source: str
@@ -26,13 +26,13 @@ class Entry:
 
 
 class Disposals:
-    """The entries of a ledger."""
+    """The entries of a ledger, one for each photo at most."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     def add(self, entry: Entry) -> None:
-        """Write an entry down, in place of an earlier one of its photo."""
+        """Record an entry; it replaces an earlier one of its photo."""
         query = "INSERT OR REPLACE INTO disposals VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT), ?)"
         self._db.execute(query, entry.source, entry.state, entry.target, entry.device)
 
@@ -41,7 +41,7 @@ class Disposals:
         self._db.execute("DELETE FROM disposals WHERE source = CAST(? AS TEXT)", entry.source)
 
     def of(self, source: str) -> Entry | None:
-        """Return the entry of a photo."""
+        """Return the entry of a photo; None where it has none."""
         found = self._db.one("SELECT * FROM disposals WHERE source = CAST(? AS TEXT)", source)
         return _entry(found) if found else None
 

@@ -1,4 +1,4 @@
-"""Holding OUT: what a run does so that its ledger is its own, on a disk and in an object store."""
+"""Holding OUT: how a run makes its ledger its own, on a disk and in an object store."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from h2a_batch.sources import LEDGER_FOLDER
 
 
 class Holding(Protocol):
-    """What a ledger needs of the place where OUT lies."""
+    """What a ledger needs of the place of OUT."""
 
     def begin(self) -> Path:
         """Bring the ledger up to date, and return the database to work on.
 
         Raises:
-            BusyError: another run is writing to OUT.
+            BusyError: another run writes to OUT.
             UsageError: OUT cannot be used.
         """
 
     def attach(self, db: sqlite3.Connection, lock: threading.RLock) -> None:
-        """Look at what OUT holds, and keep copies of the database where OUT is in a store.
+        """Look at what OUT holds; copy the database from time to time where OUT is in a store.
 
         Raises:
             UsageError: OUT cannot be listed.
@@ -35,38 +35,41 @@ class Holding(Protocol):
         """
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of what has a name in OUT, whatever it is; None where nothing has."""
+        """Return the bytes of whatever has a name in OUT; None where nothing has."""
 
     def is_left_behind(self, name: str) -> bool:
-        """Tell whether a file was made by a run that died before it could be recorded."""
+        """Tell whether a run made a file and died before it could record it."""
 
     def wrote(self, outputs: Iterable[tuple[str, int]]) -> None:
-        """Take note of files that were made, by their names and bytes."""
+        """Note files that the run made, by their names and bytes."""
 
     def clean(self, names: Iterable[str]) -> None:
-        """Remove what a killed run left of files that it had begun to write."""
+        """Remove the temporary files of these names that a killed run left."""
 
     def check(self) -> None:
-        """Make sure that no other run has taken this one for dead.
+        """Check that no other run has taken this one for dead.
 
         Raises:
-            StorageError: one has.
+            StorageError: another run has.
         """
 
     def end(self, lost: bool) -> None:
-        """Let go of OUT, which cannot be written any more where it is lost.
+        """Release OUT.
+
+        Args:
+            lost: whether OUT cannot be written any more.
 
         Raises:
             StorageError: the ledger cannot be copied to OUT.
         """
 
     def abandon(self) -> None:
-        """Let go before anything was begun."""
+        """Release OUT before anything has begun."""
 
 
 @dataclass(frozen=True)
 class Disk:
-    """The `Holding` of a folder: the ledger lies in it, and what it holds is asked of the system."""
+    """The `Holding` of a folder: the ledger lies in it, and the system says what it holds."""
 
     out: Path
     folder: Path
@@ -103,12 +106,12 @@ class Disk:
 
 
 def holding_of(out: Address, folder: Path, read_only: bool) -> Holding:
-    """Return how a ledger that is kept in a folder holds OUT."""
+    """Return how a ledger holds OUT; `folder` is the ledger's."""
     remote = at(out).remote
     return Mirror(remote, folder, read_only) if remote else Disk(Path(str(out)), folder)
 
 
 def ledger_folder(out: Address) -> Path:
-    """Return where the ledger of an OUT is kept: in OUT, or for a store in this user's own files."""
+    """Return the folder of an OUT's ledger: in OUT, or for a store among this user's own files."""
     remote = at(out).remote
     return state_folder(remote) if remote else Path(str(out)) / LEDGER_FOLDER

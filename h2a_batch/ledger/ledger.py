@@ -1,8 +1,8 @@
-"""The ledger: an SQLite file in OUT that knows what became of every input, so that a run can be taken up again.
+"""The ledger: an SQLite file in OUT that knows what became of every photo, so that a later run can continue.
 
-An output's name is written down before the output is made, and its state after it is safely on disk: whatever
-moment a run is killed at, the next one knows which files in OUT are its own and which of them are complete.
-Who may have which name is decided in `claims`.
+An output's name is on record before the output is made, and its state after it is safely on disk: whatever moment a
+run is killed at, the next one knows which files in OUT are its own and which of them are complete. `claims` decides
+which photo may have which name.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from h2a_batch.photos import Frame
 from h2a_batch.places import Address, at, hold, replacing
 from h2a_batch.sources import Source
 
-_PROBE_BYTES = 1 << 18  # to see whether a full disk has room again; more than most outputs need
+_PROBE_BYTES = 1 << 18  # a test of whether a full disk has room again; larger than most outputs
 
 
 _ROW, _MADE = ", ".join(Row.__dataclass_fields__), ", ".join(Made.__dataclass_fields__)
 
 
 class Ledger:
-    """The ledger of one output folder. Use it as a context manager; safe to share between threads.
+    """The ledger of one OUT. It is a context manager, and threads may share it.
 
-    That of an OUT in an object store is kept in this user's own files, see `mirror`.
+    The ledger of an OUT in an object store lies among this user's own files, see `mirror`.
 
     Args:
-        out: the output folder; made if it is not there.
-        settings: canonical text of what decides an output's bytes.
-        read_only: work on a private copy, without the lock; make and change nothing, not even OUT.
+        out: OUT; it is made if it is missing.
+        settings: canonical text of all that decides an output's bytes.
+        read_only: whether to work on a private copy, without the lock, and change nothing, not even make OUT.
 
     Raises:
         BusyError: another run holds this folder.
-        LedgerError: the ledger cannot be opened, is damaged, or of a newer version.
+        LedgerError: the ledger cannot be opened, is damaged, or is of a newer version.
         UsageError: OUT is in an object store that cannot be used.
         OSError: OUT cannot be made or written.
     """
@@ -67,7 +67,7 @@ class Ledger:
             self._db.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", self.key, settings)
             self.commit()
             self._holding.attach(connection, self._lock)
-        except StorageError as error:  # before anything was made it is no half-done run
+        except StorageError as error:  # nothing was made yet: this is no half-done run
             self._abandon()
             raise LedgerError(error.message, error.advice) from error
         except BaseException:
@@ -89,17 +89,17 @@ class Ledger:
             self._release()
 
     def row(self, source: str) -> Row | None:
-        """What is known of an input, by its real path."""
+        """Return what is known of a photo, by its real path; None where nothing is."""
         values: Any = self._db.one(f"SELECT {_ROW} FROM files WHERE source = CAST(? AS TEXT)", source)
         return Row(*values) if values else None
 
     def made(self, name: str) -> Made | None:
-        """What is known of a file in OUT, by its name relative to OUT."""
+        """Return what is known of a file in OUT, by its name relative to OUT; None where nothing is."""
         values: Any = self._db.one(f"SELECT {_MADE} FROM outputs WHERE name = CAST(? AS TEXT)", name)
         return Made(*values) if values else None
 
     def start(self, source: Source, name: str) -> Task:
-        """Write down that a source's output of this name is about to be made."""
+        """Record that a photo's output of this name is about to be made, and return the task."""
         task = Task(source, self.out, name)
         self.reserve(task, name)
         self._db.execute(
@@ -116,7 +116,7 @@ class Ledger:
         return task
 
     def reserve(self, task: Task, name: str) -> None:
-        """Write down that another output of a task is about to be made, by this name."""
+        """Record that one more output of a task is about to be made, by this name relative to OUT."""
         query = (
             "INSERT INTO outputs (name, source, before) VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?)"
             " ON CONFLICT (name) DO UPDATE"
@@ -127,13 +127,22 @@ class Ledger:
     def done(
         self, task: Task, sha256: str, outputs: Sequence[Output], seconds: float, faces: Sequence[Frame] = ()
     ) -> None:
-        """Record that a task's outputs are complete and on disk: one of the whole photo, or one of each face."""
-        source, portraits = task.source.real, [output.name for output in outputs] != [task.name]
+        """Record that a task's outputs are complete and on disk: one of the whole photo, or one of each face.
+
+        Args:
+            task: the task.
+            sha256: of the photo's bytes, in hex.
+            outputs: the files that were made.
+            seconds: the time from the first byte read to the last byte written.
+            faces: the faces that were converted, from left to right; empty where the photo was converted as a whole.
+        """
+        source = task.source.real
+        portraits = [output.name for output in outputs] != [task.name]
         self._close(source, "done", sha256, sum(output.size for output in outputs), None, seconds)
         for output in outputs:
             query = "UPDATE outputs SET sha256 = ?, size = ?, before = NULL WHERE name = CAST(? AS TEXT)"
             self._db.execute(query, sha256, output.size, output.name)
-        if portraits:  # the photo's own name is kept for it, whether an older output has it or nothing
+        if portraits:  # keep the photo's own name for it, whether an older output has it or nothing
             query = "UPDATE outputs SET sha256 = ?, size = coalesce(before, ?) WHERE name = CAST(? AS TEXT)"
             self._db.execute(query, sha256, KEPT, task.name)
         self._holding.wrote([(output.name, output.size) for output in outputs])
@@ -145,12 +154,12 @@ class Ledger:
             self._db.execute(query, source, number, face.x, face.y, face.side, face.angle, name)
 
     def nobody(self, task: Task, seconds: float) -> None:
-        """Record that a photo was passed over because no face was found in it."""
+        """Record that a photo was skipped because it shows no face."""
         self._close(task.source.real, NOBODY, None, None, None, seconds)
         self._tidy(task.source.real)
 
     def faces(self, source: str) -> list[FaceRow]:
-        """The faces of a photo that were converted, left to right; none where it was converted as a whole."""
+        """Return the faces of a photo that were converted, left to right; none where it was converted as a whole."""
         query = (
             "SELECT x, y, side, angle, output, outputs.size FROM faces LEFT JOIN outputs ON output = name"
             " WHERE faces.source = CAST(? AS TEXT) ORDER BY number"
@@ -159,7 +168,7 @@ class Ledger:
         return [FaceRow(Frame(*row[:4]), Output(row[4], row[5] or 0) if row[4] else None) for row in rows]
 
     def rename(self, source: str, new: str) -> None:
-        """Keep the record of a photo under another path."""
+        """Move the record of a photo to its new path."""
         for query in (
             "DELETE FROM faces WHERE source = CAST(? AS TEXT) AND source != CAST(? AS TEXT)",
             "UPDATE OR REPLACE files SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)",
@@ -168,7 +177,7 @@ class Ledger:
             self._db.execute(query, new, source)
 
     def rename_outputs(self, source: str, new: str) -> None:
-        """Have the outputs of a photo belong to another path."""
+        """Assign the outputs of a photo to its new path."""
         self._db.execute("UPDATE outputs SET source = CAST(? AS TEXT) WHERE source = CAST(? AS TEXT)", new, source)
 
     def failed(self, task: Task, error: str, seconds: float) -> None:
@@ -177,7 +186,7 @@ class Ledger:
         self._tidy(task.source.real)
 
     def unusable(self, path: Address, error: str) -> None:
-        """Record an input that cannot even be reached."""
+        """Record a photo that cannot even be reached."""
         self._db.execute(
             "INSERT OR REPLACE INTO files (source, size, mtime_ns, settings, natural, state, error, updated)"
             " VALUES (CAST(? AS TEXT), 0, 0, ?, '', 'failed', ?, ?)",
@@ -188,11 +197,11 @@ class Ledger:
         )
 
     def size(self, name: str) -> int | None:
-        """Bytes of what has a name in OUT, whatever it is; None where nothing has."""
+        """Return the bytes of whatever has a name in OUT; None where nothing has."""
         return self._holding.size(name)
 
     def output_of(self, source: Source) -> Address | None:
-        """A source's output, the first of several, where it has a complete one."""
+        """Return the address of a photo's output, the first of several; None where it has no complete one."""
         row = self.row(source.real)
         if row is None or row.output is None or row.state != "done":
             return None
@@ -200,28 +209,31 @@ class Ledger:
         return self.out / names[0] if self.size(names[0]) is not None else None
 
     def is_output(self, path: Address) -> bool:
-        """Whether a path in OUT is the name of an output, made or about to be made; links count as what they name."""
+        """Tell whether a path is the name of an output, made or about to be made; a link counts as its target, too."""
         names = at(path).names_below(self.out)
         return any(self._is_made(name) or self._holding.is_left_behind(name) for name in names)
 
     def sheets(self) -> frozenset[Path]:
-        """The contact sheets of this and of earlier runs."""
+        """Return the paths of the contact sheets of this and of earlier runs."""
         return frozenset(Path(str(path)) for (path,) in self._db.select("SELECT path FROM sheets"))
 
     def add_sheet(self, sheet: Path, name: str | None) -> None:
-        """Write down that a file is a contact sheet, and its name relative to OUT where it lies in OUT."""
+        """Record that a file is a contact sheet, with its name relative to OUT where it lies in OUT."""
         self._db.execute("INSERT OR IGNORE INTO sheets VALUES (CAST(? AS TEXT))", str(sheet))
         if name is not None:
             self._db.execute("INSERT OR IGNORE INTO outputs (name, source) VALUES (CAST(? AS TEXT), '')", name)
 
     def commit(self, at_once: bool = True) -> bool:
-        """Make what was recorded durable; unless ``at_once``, only when the last time is a while ago.
+        """Make the records durable.
+
+        Args:
+            at_once: False means only if the last commit is a while ago.
 
         Returns:
-            whether it was done.
+            whether the records were made durable.
 
         Raises:
-            StorageError: the volume is full or gone.
+            StorageError: the volume is full or gone, or another run has taken over.
         """
         with self._lock:
             due = at_once or self._db.is_due
@@ -230,7 +242,7 @@ class Ledger:
             return due
 
     def flush(self) -> None:
-        """Make what was recorded durable, for a thread that is not the run's own: when it commits is its own affair.
+        """Make the records durable from any thread; `commit` is for the run's own thread.
 
         Raises:
             StorageError: the volume is full or gone, or another run has taken over.
@@ -239,15 +251,15 @@ class Ledger:
         self._holding.check()
 
     def survive_power_cuts(self) -> None:
-        """Have each commit from now on survive a power cut right behind it, as it must before a photo is deleted."""
+        """Make each later commit survive a power cut right behind it, as it must before a photo is deleted."""
         self.commit()
         self._db.execute("PRAGMA synchronous = EXTRA")
 
     def check_place(self) -> None:
-        """Make sure that OUT is still the folder it was; one that cannot be reached for now may well be.
+        """Check that OUT is still the same folder; one that cannot be reached for now counts as the same.
 
         Raises:
-            StorageError: it was removed or replaced.
+            StorageError: OUT was removed or replaced.
         """
         try:
             if self._guard is not None and not os.path.samestat(os.fstat(self._guard), os.stat(self.folder / "lock")):
@@ -258,7 +270,7 @@ class Ledger:
             pass
 
     def can_write(self) -> bool:
-        """Drop what could not be made durable, and try whether there is room to write again.
+        """Drop the records that could not be made durable, and tell whether OUT can be written again.
 
         Raises:
             StorageError: as `check_place`.
@@ -276,34 +288,34 @@ class Ledger:
             return False
 
     def rows(self, size: int | None = None) -> Iterator[Row]:
-        """All inputs on record, or those of so many bytes, in the order of their paths."""
+        """Yield all photos on record, or those of `size` bytes, in the order of their paths."""
         which, sizes = ("", ()) if size is None else ("WHERE size = ?", (size,))
         values: Any
         for values in self._db.each(f"SELECT {_ROW} FROM files {which} ORDER BY source", *sizes):
             yield Row(*values)
 
     def rows_of_size(self, size: int) -> Iterator[Row]:
-        """Yield the inputs of so many bytes; for a private copy, which gets an index for it."""
+        """Yield the photos of `size` bytes; for a private copy, which gets an index for this."""
         self._db.execute("CREATE INDEX IF NOT EXISTS sizes ON files (size)")
         return self.rows(size)
 
     def touch(self, source: Source) -> None:
-        """Record that a photo has another time of change, and the content that it had."""
+        """Record that a photo has another time of change and still the same content."""
         query = "UPDATE files SET mtime_ns = ? WHERE source = CAST(? AS TEXT)"
         self._db.execute(query, source.mtime_ns, source.real)
 
     def name_model(self, sha256: str, name: str) -> None:
-        """Write down what a model is called, for the headings of sheets and reports."""
+        """Record the name of a model, for the headings of sheets and reports."""
         query = "INSERT INTO models VALUES (?, ?) ON CONFLICT (sha256) DO UPDATE SET name = excluded.name"
-        self._db.execute(f"{query} WHERE name != excluded.name", sha256, name)  # what stays needs no copying to a store
+        self._db.execute(f"{query} WHERE name != excluded.name", sha256, name)  # no change needs no copy to a store
 
     def model_name(self, sha256: str) -> str | None:
-        """What a model was called when it was last used here."""
+        """Return the name that a model had when it was last used here; None where no name is known."""
         found = self._db.one("SELECT name FROM models WHERE sha256 = ?", sha256)
         return str(found[0]) if found else None
 
     def settings(self, key: str) -> dict[str, Any]:
-        """What outputs of this settings key were made with, as `Options.settings` gives it."""
+        """Return the settings of a key, as `Options.settings` writes them; empty where the key is unknown."""
         found = self._db.one("SELECT json FROM settings WHERE key = ?", key)
         return dict(json.loads(str(found[0]))) if found else {}
 
@@ -313,16 +325,16 @@ class Ledger:
         self._holding.clean(str(name) for (name,) in self._db.select(query))
 
     def together(self) -> contextlib.AbstractContextManager[object]:
-        """While it is held no other thread writes or commits."""
+        """Return a context in which no other thread writes or commits."""
         return self._lock
 
     def _tidy(self, source: str) -> None:
-        """Names that were not used in the end: an older output keeps its own, any other file there is not ours."""
+        """Release the unused names of a photo: an older output keeps its name, any other file there is not ours."""
         unused = "source = CAST(? AS TEXT) AND size IS NULL"
         self._db.execute(f"UPDATE outputs SET size = before, before = NULL WHERE {unused}", source)
         for (name,) in self._db.select(f"SELECT name FROM outputs WHERE {unused}", source):
             size = self.size(str(name))
-            if size is not None:  # nothing had the name when it was taken, so it is of a run that was killed
+            if size is not None:  # nothing had this name when it was claimed: a killed run made the file
                 self._db.execute("UPDATE outputs SET size = ? WHERE name = CAST(? AS TEXT)", size, name)
             else:
                 self._db.execute("DELETE FROM outputs WHERE name = CAST(? AS TEXT)", name)
@@ -353,5 +365,5 @@ class Ledger:
 
 
 def settings_key(settings: str) -> str:
-    """A short name for a run's settings."""
+    """Return a short name for the settings of a run: 16 hex digits of their sha256."""
     return hashlib.sha256(settings.encode()).hexdigest()[:16]

@@ -1,10 +1,10 @@
-"""The ledger of an OUT in an object store: worked on here, kept there.
+"""The ledger of an OUT in an object store: the program works on it here, and keeps it there.
 
-The database lies in a folder of the user's own and is copied to OUT's ``.h2a-batch/`` about once a minute and at the
-end, so that the next run may be on another machine. What OUT holds is listed once, when a run starts. While it lasts,
-a mark lies beside the ledger and is renewed each minute: a run that no longer does so has died. Objects that are newer
-than its mark, that no ledger knows, and whose metadata say that this program wrote them under this very name, are what
-it left behind.
+The database lies in a folder of the user's own. The program copies it to OUT's ``.h2a-batch/`` about once a minute and
+at the end, so that the next run may be on another machine. It lists what OUT holds once, when a run starts. While a
+run lasts, it renews a mark beside the ledger each minute: a run that no longer does so has died. Such a run has left
+behind the objects that are newer than its mark, that no ledger knows, and whose metadata say that this program wrote
+them under this very name.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from h2a_batch.places import (
 )
 from h2a_batch.sources import LEDGER_FOLDER
 
-_EVERY, _SHARE = 60.0, 50  # seconds between two signs of life, and between two copies, or times what the last one took
-_ALIVE = 180.0  # seconds after its last sign of life in which a run on another machine is taken to be going on
+_EVERY, _SHARE = 60.0, 50  # seconds between two signs of life or copies; for copies also times what the last one took
+_ALIVE = 180.0  # seconds since its last sign of life for which a run on another machine counts as alive
 _ROWS, _AT_ONCE = 1000, 16
-# names as bytes, since they need not be UTF-8; `ours` are objects that a run left behind which died
+# names are bytes, since they need not be UTF-8; a run that died left the objects with `ours` behind
 _PRESENT = "CREATE TEMP TABLE present (name BLOB PRIMARY KEY, size INTEGER, ours INTEGER) WITHOUT ROWID"
 
 
 def state_folder(out: Remote) -> Path:
-    """The folder in which this user's copy of an OUT's ledger lies."""
+    """Return the folder of this user's copy of an OUT's ledger."""
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     name = hashlib.sha256(f"{out.url} {out.endpoint}".encode()).hexdigest()[:16]
     return Path(os.path.abspath(os.path.expanduser(base)), "h2a-batch", name)
@@ -60,8 +60,9 @@ class Mirror:
     """An OUT in an object store: what it holds, and the copies of its ledger.
 
     Args:
-        folder: as `state_folder` gives it; held by this process unless `read_only`.
-        read_only: change nothing, neither here nor there.
+        out: OUT.
+        folder: as `state_folder` returns it; this process holds it unless `read_only`.
+        read_only: whether to change nothing, neither here nor there.
     """
 
     def __init__(self, out: Remote, folder: Path, read_only: bool) -> None:
@@ -70,13 +71,13 @@ class Mirror:
         self._mark = out / LEDGER_FOLDER / "running.json"
         self._here, self._known = folder / "ledger.sqlite", folder / "copied"
         self._run = folder / "run"
-        self._lost = 0.0  # since when there may be objects of which no ledger is left that knew them
-        self._borrowed: tempfile.TemporaryDirectory[str] | None = None  # holds a copy to read from
+        self._lost = 0.0  # since when there may be objects that a lost ledger knew
+        self._borrowed: tempfile.TemporaryDirectory[str] | None = None  # a copy of the ledger, to read from
         self._fields: dict[str, Any] = {}  # of the mark
-        self._was_marked = False  # by a run before this one
+        self._was_marked = False  # a run before this one left a mark
         self._taken = ""  # why this run has to end
-        self._is_copy = False  # whether the ledger here is what OUT has
-        self._first = self._copied = -1  # changes to the ledger: at the start, and up to the last copy
+        self._is_copy = False  # OUT has the ledger just as it is here
+        self._first = self._copied = -1  # the number of changes to the ledger, at the start and at the last copy
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
         self._db: sqlite3.Connection
@@ -86,7 +87,7 @@ class Mirror:
         """Bring this user's copy of the ledger up to date, leave a mark, and return the database to work on.
 
         Raises:
-            BusyError: a run on another machine is writing to OUT.
+            BusyError: a run on another machine writes to OUT.
             UsageError: OUT cannot be used.
         """
         check_reachable(self._out)
@@ -101,7 +102,7 @@ class Mirror:
             self._is_copy = copy is not None and (found is None or bool(mark.get("ended")))
             path = self._here if own else self._fetched(copy)
             if not self._read_only:
-                if find(self._mark) != found:  # another run began while the ledger was fetched
+                if find(self._mark) != found:  # another run began meanwhile
                     raise BusyError(f"{self._out}: another run has just begun to write here", "wait for it")
                 self._leave_mark(since)
                 self._was_marked = found is not None
@@ -112,7 +113,7 @@ class Mirror:
             raise UsageError(what, "check that its objects may be read and written") from error
 
     def attach(self, db: sqlite3.Connection, lock: threading.RLock) -> None:
-        """List OUT into the database, and copy that from time to time.
+        """List OUT into the database, and copy the database to OUT from time to time.
 
         Raises:
             UsageError: OUT cannot be listed.
@@ -134,29 +135,29 @@ class Mirror:
             self._start(self._copy, _SHARE)
 
     def size(self, name: str) -> int | None:
-        """Bytes of an object of OUT that is there and was not left behind, by its key below OUT."""
+        """Return the bytes of an object of OUT by its key below OUT; None where it is absent or left behind."""
         found = self._one(name)
         return int(found[0]) if found and not found[1] else None
 
     def is_left_behind(self, name: str) -> bool:
-        """Whether an object was made by a run that died before it could be recorded."""
+        """Tell whether a run made an object and died before it could record it."""
         found = self._one(name)
         return found is not None and bool(found[1])
 
     def wrote(self, outputs: Iterable[tuple[str, int]]) -> None:
-        """Take note of objects that were made."""
+        """Note objects that the run made, by their names and bytes."""
         with self._lock:
             rows = [(os.fsencode(name), size) for name, size in outputs]
             self._db.executemany("INSERT OR REPLACE INTO present VALUES (?, ?, 0)", rows)
 
     def clean(self, names: Iterable[str]) -> None:
-        """Do nothing: objects are written in one go."""
+        """Do nothing: a store writes an object in one go."""
 
     def end(self, lost: bool) -> None:
-        """Copy the ledger for the last time and take the mark away.
+        """Copy the ledger for the last time, and remove the mark.
 
         Args:
-            lost: OUT cannot be written any more: the mark stays, and the next run knows what is its own.
+            lost: whether OUT cannot be written any more: the mark then stays, and the next run knows its own objects.
 
         Raises:
             StorageError: the ledger cannot be copied to OUT.
@@ -185,7 +186,7 @@ class Mirror:
             raise StorageError(what, f"run again from here; it is kept in {self._folder}") from error
 
     def abandon(self) -> None:
-        """End before anything was begun: a mark of this run that stands for nothing is taken away."""
+        """End before anything has begun, and remove a mark of this run that stands for nothing."""
         self._ended.set()
         for thread in self._threads:
             thread.join()
@@ -194,10 +195,10 @@ class Mirror:
                 delete(self._mark)
 
     def check(self) -> None:
-        """Make sure that no other run has taken this one for dead, as when the machine slept.
+        """Check that no other run has taken this one for dead, as when the machine slept.
 
         Raises:
-            StorageError: one has, and works on OUT now.
+            StorageError: another run has, and works on OUT now.
         """
         if self._taken:
             raise StorageError(
@@ -205,7 +206,11 @@ class Mirror:
             )
 
     def _check_ended(self, mark: dict[str, Any], alive: float) -> None:
-        """Make sure that the run which left a mark is not going on."""
+        """Check that the run which left a mark has ended or died.
+
+        Raises:
+            BusyError: it may still be alive.
+        """
         if self._read_only or mark.get("ended"):
             return
         age = self._now() - alive
@@ -216,7 +221,7 @@ class Mirror:
             raise BusyError(f"{self._out}: another run ({who}) is writing here", advice)
 
     def _fetched(self, copy: Item | None) -> Path:
-        """The newer of the ledgers here and in OUT; what was deleted there is forgotten here."""
+        """Return the newer of the ledgers here and in OUT; forget the one here if OUT's was deleted."""
         known = _text(self._known)
         if self._read_only and copy and known != str(copy.stamp):
             self._borrowed = tempfile.TemporaryDirectory(prefix="h2a-")
@@ -239,8 +244,8 @@ class Mirror:
         """Mark OUT as written to by this run.
 
         Args:
-            since: start of the first of those before it that died and are not on record in OUT; 0 if none did, and it
-                is this one's own start.
+            since: the start of the first earlier run that died and is not on record in OUT, in seconds since 1970;
+                0 if none did, which makes it the start of this run.
         """
         run = uuid.uuid4().hex
         with replacing(self._run) as file:
@@ -249,7 +254,7 @@ class Mirror:
         self._fields = {**who, "since": since, "lost": self._lost}
         put(self._mark, json.dumps(self._fields).encode())
         if not since and (found := find(self._mark)):
-            self._fields["since"] = found.modified  # told by the next sign of life, which changes the mark's own time
+            self._fields["since"] = found.modified  # the next sign of life says it, but changes the mark's own time
 
     def _sign(self) -> None:
         """Give a sign of life, unless another run has taken OUT."""
@@ -264,7 +269,7 @@ class Mirror:
             self._taken = f"another run took over, since nothing was heard of this one ({who})"
 
     def _now(self) -> float:
-        """The time by the store's clock, as its objects have it."""
+        """Return the time by the store's clock, in seconds since 1970, as its objects have it."""
         probe = self._out / LEDGER_FOLDER / f"clock-{uuid.uuid4().hex}"
         put(probe, b"")
         found = find(probe)
@@ -272,7 +277,7 @@ class Mirror:
         return found.modified if found else time.time()
 
     def _list(self) -> None:
-        """Take what OUT holds into the database."""
+        """Add what OUT holds to the database."""
         items = (item for item in listing(self._out) if not item.key.startswith(f"{LEDGER_FOLDER}/"))
         with self._lock:
             self._db.execute(_PRESENT)
@@ -281,7 +286,7 @@ class Mirror:
             self._db.commit()
 
     def _add(self, page: list[Item]) -> None:
-        """Take a page of the listing into the database."""
+        """Add a page of the listing to the database."""
         news = [item for item in page if self._lost and item.modified >= self._lost and self._is_news(item)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             own = pool.map(lambda item: is_own(self._out / item.key), news)
@@ -290,7 +295,7 @@ class Mirror:
         self._db.executemany("INSERT OR REPLACE INTO present VALUES (?, ?, ?)", rows)
 
     def _is_news(self, item: Item) -> bool:
-        """Whether an object is not on record, or not as it is now."""
+        """Tell whether an object is not on record, or not as it is now."""
         found = self._db.execute("SELECT size FROM outputs WHERE name = CAST(? AS TEXT)", (os.fsencode(item.key),))
         row = found.fetchone()
         return row is None or row[0] not in (None, item.size)
@@ -309,12 +314,12 @@ class Mirror:
         wait = _EVERY
         while not self._ended.wait(wait):
             started = time.monotonic()
-            with contextlib.suppress(OSError, ValueError, sqlite3.Error):  # should it last, the end tells of it
+            with contextlib.suppress(OSError, ValueError, sqlite3.Error):  # if the error lasts, `end` reports it
                 work()
             wait = max(_EVERY, share * (time.monotonic() - started))
 
     def _copy(self) -> None:
-        """Copy the ledger to OUT, as it is now, unless that has been done."""
+        """Copy the ledger to OUT as it is now, unless OUT has it already."""
         snapshot = self._folder / "snapshot.sqlite"
         snapshot.unlink(missing_ok=True)
         with self._lock:
@@ -325,7 +330,7 @@ class Mirror:
             with contextlib.closing(sqlite3.connect(snapshot)) as target:
                 self._db.backup(target)
         self._sign()
-        if not self._taken:  # or the ledger of the run that took over would be lost
+        if not self._taken:  # or this would overwrite the ledger of the run that took over
             upload(snapshot, self._ledger)
         snapshot.unlink()
         if self._taken:
@@ -335,7 +340,7 @@ class Mirror:
         self._copied = changes
 
     def _remember(self, copy: Item) -> None:
-        """Note which copy in OUT the ledger here goes on from."""
+        """Note from which copy in OUT the ledger here continues."""
         with replacing(self._known) as file:
             file.write(str(copy.stamp).encode())
 

@@ -1,4 +1,4 @@
-"""What passes between the ledger and the stages: a photo's task, the outputs made of it, and what is on record."""
+"""Records: what the ledger keeps and what the stages exchange: tasks, outputs, rows and faces."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from h2a_batch.photos import Frame
 from h2a_batch.places import Address
 from h2a_batch.sources import Source
 
-# States of a photo: its outputs are complete; it could not be converted; neither as yet; passed over, nobody is in it.
+# states of a photo: its outputs are complete; it could not be converted; neither yet; skipped, since it shows no face
 DONE, FAILED, PENDING, NOBODY = "done", "failed", "pending", "no-face"
-KEPT = -1  # the size of an output that is none: its name is kept for its photo, a file there is somebody's
-DELETED = "//deleted-"  # behind the path of a photo that was deleted on success; no real path has two slashes
+KEPT = -1  # the size of a name without an output: it is kept for its photo, and a file there is somebody else's
+DELETED = "//deleted-"  # follows the path of a photo that was deleted on success; no real path has two slashes
 
 
 @dataclass(frozen=True)
 class Task:
-    """A photo to convert, and the file to make of it: its name relative to OUT."""
+    """A photo to convert, with the name of its output.
+
+    Args:
+        source: the photo.
+        out: OUT.
+        name: the name of the output, relative to OUT.
+    """
 
     source: Source
     out: Address
@@ -24,13 +30,18 @@ class Task:
 
     @property
     def output(self) -> Address:
-        """The file to make."""
+        """The address of the output."""
         return self.out / self.name
 
 
 @dataclass(frozen=True)
 class Output:
-    """A file that was made: its name relative to OUT, and its bytes."""
+    """A file that the program made.
+
+    Args:
+        name: its name, relative to OUT.
+        size: in bytes.
+    """
 
     name: str
     size: int
@@ -46,7 +57,7 @@ class FaceRow:
 
 @dataclass(frozen=True)
 class Row:
-    """What the ledger knows of one input."""
+    """What the ledger knows of one photo: the columns of its table `files`, see `database`."""
 
     source: str
     size: int
@@ -63,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Made:
-    """A file that this program made in OUT: whose it is, and its size once it is complete."""
+    """A file that this program made in OUT: its photo, and its size once it is complete; see the table `outputs`."""
 
     name: str
     source: str

@@ -24,12 +24,12 @@ class Status:
     """Where a photo stands.
 
     Args:
-        kind: `CURRENT`, all that is to be made of the photo is there and whole, or nobody is in it and nothing is to be
-            made; `STALE`, it was converted, but is to be converted again; `PENDING`, it never was; `FOREIGN`, a file of
-            other origin or an edited output has the name of its output.
-        why: what makes it stale, in a word or two; ``failed`` where its conversion failed.
-        row: what is on record of the photo, wherever it lay.
-        in_the_way: the file of other origin, or the edited one.
+        kind: `CURRENT`: all outputs of the photo are there and whole, or it shows no face and needs none; `STALE`: it
+            was converted, and must be converted again; `PENDING`: it never was; `FOREIGN`: a file of other origin or an
+            edited output has the name of its output.
+        why: the reason why it is stale, in a word or two; ``failed`` where its conversion failed.
+        row: the photo's record, wherever the photo lay; None where it has none.
+        in_the_way: the file of other origin, or the edited output.
     """
 
     kind: str
@@ -39,12 +39,14 @@ class Status:
 
 
 def status(ledger: Ledger, source: Source, settings: str | None, look: bool = True) -> Status:
-    """Tell where a photo stands. A photo that lay elsewhere, or was touched, has its record brought up to date.
+    """Tell where a photo stands; bring its record up to date if the photo was moved or touched.
 
     Args:
+        ledger: the ledger of OUT.
+        source: the photo.
         settings: the key of the settings that its outputs must have been made with; None for any.
-        look: look at its outputs, and at its content where its time of change is another. Without it neither file is
-            touched, and no photo is found that lay elsewhere: what is on record has to hold for it as it lies there.
+        look: whether to look at its outputs, and at its content where its time of change differs. Without it, no file
+            is touched and no moved photo is recognised: the record must hold for the photo just as it lies there.
     """
     row = ledger.row(source.real) or (_moved_here(ledger, source) if look else None)
     why = _why_not_current(ledger, source, row, settings, look) if row else PENDING
@@ -57,13 +59,13 @@ def status(ledger: Ledger, source: Source, settings: str | None, look: bool = Tr
 
 
 def in_the_way(ledger: Ledger, source: Source) -> Address:
-    """Return the file of other origin, or the edited one, for which `claim` gave no task."""
+    """Return the file of other origin, or the edited output, for which `claim` returned None."""
     path = _in_the_way(ledger, source, ledger.row(source.real), ledger.key)
     return path or ledger.out / next(names_of(ledger, source))
 
 
 def names_of(ledger: Ledger, source: Source) -> Iterator[str]:
-    """Yield the names that the output of a photo may have, the one that it has first."""
+    """Yield the names that the output of a photo may have; the first one is its present name, where it has one."""
     row = ledger.row(source.real)
     if row is not None and row.output is not None and _has_natural_name(source, row):
         yield row.output
@@ -80,24 +82,25 @@ def outputs_of(ledger: Ledger, row: Row) -> list[Output]:
 
 
 def portraits_of(ledger: Ledger, source: str) -> list[Output]:
-    """Return the files of a photo's faces, where they have files of their own."""
+    """Return the files of a photo's faces; none where the faces have no files of their own."""
     return [face.output for face in ledger.faces(source) if face.output]
 
 
 def holds(ledger: Ledger, output: Output) -> bool:
-    """Tell whether an output is there, as it was made or as somebody edited it; one that is cut short is not."""
+    """Tell whether an output is there, as it was made or as somebody edited it, and not cut short."""
     size, path = ledger.size(output.name), ledger.out / output.name
     return size == output.size or (size is not None and at(path).is_file() and is_foreign(ledger, output.name))
 
 
 def is_foreign(ledger: Ledger, name: str) -> bool:
-    """Tell whether a file has a name in OUT that nobody we know made, or that was edited."""
-    made, size = ledger.made(name), ledger.size(name)
+    """Tell whether a file in OUT has this name and is edited, or made by nobody we know."""
+    made = ledger.made(name)
+    size = ledger.size(name)
     return size is not None and (made is None or made.size == KEPT or _is_edited(made, ledger.out / name, size))
 
 
 def _why_not_current(ledger: Ledger, source: Source, row: Row, settings: str | None, look: bool) -> str:
-    """Return what makes a photo on record stale, the cheapest reason first; nothing where it is current."""
+    """Return why a photo on record is stale, the cheapest reason first; an empty text where it is current."""
     if row.size != source.size:
         return "changed"
     if row.state not in (DONE, NOBODY):
@@ -117,9 +120,9 @@ def _why_not_current(ledger: Ledger, source: Source, row: Row, settings: str | N
 
 
 def _in_the_way(ledger: Ledger, source: Source, row: Row | None, settings: str | None) -> Address | None:
-    """Return a file that the outputs of a photo may not replace.
+    """Return a file that the outputs of a photo may not replace; None where there is none.
 
-    Without settings the names that its outputs would have are not known, and those that it has are looked at.
+    Without settings nobody knows the names that its outputs would have: only the present names count.
     """
     names = [output.name for output in portraits_of(ledger, source.real)]
     if settings is not None:
@@ -130,14 +133,14 @@ def _in_the_way(ledger: Ledger, source: Source, row: Row | None, settings: str |
 
 
 def _has_natural_name(source: Source, row: Row) -> bool:
-    """Tell whether an output was named as it would be now, or would be if a namesake had not come, or gone, since."""
+    """Tell whether an output has the name that it would get now, or if a namesake had not come or gone since."""
     stem, dot = os.path.splitext(row.natural)
-    plain = f"{_NUMBER.sub('', stem)}{dot}"  # it may have been the second of two of one name
+    plain = f"{_NUMBER.sub('', stem)}{dot}"  # it may have been the second of two with one name
     return row.natural == source.output or row.natural in source.also or plain in source.also
 
 
 def _moved_here(ledger: Ledger, source: Source) -> Row | None:
-    """Return the record of a photo that lay elsewhere, in the same place below IN, and bring it up to date."""
+    """Return the record of a photo that lay elsewhere in the same place below IN, and bring it up to date."""
     for row in _namesakes(ledger, source):
         if row.size != source.size or not row.sha256 or at(source.path).has(row.source):
             continue
@@ -150,19 +153,19 @@ def _moved_here(ledger: Ledger, source: Source) -> Row | None:
 
 
 def _namesakes(ledger: Ledger, source: Source) -> list[Row]:
-    """Return the photos on record whose output has, or would have, the name of this one's."""
+    """Return the records of photos whose output has, or would have, the name of this one's."""
     if not ledger.read_only:
         made = ledger.made(source.output)
         row = ledger.row(made.source) if made and made.source and made.sha256 else None
         return [row] if row else []
-    # who only reads may not know how outputs are named: a photo of the same folder and stem is a namesake
+    # a reader may not know how outputs are named: a photo of the same folder and stem is a namesake
     folder, stem = os.path.dirname(source.output), stem_of(source.path.name)
     rows = (row for row in ledger.rows_of_size(source.size) if os.path.dirname(row.natural) == folder)
     return [row for row in rows if stem_of(os.path.basename(row.source)) == stem]
 
 
 def _is_edited(made: Made, path: Address, size: int) -> bool:
-    """Tell whether somebody changed an output: not of the recorded size, and yet whole, so that it is not cut short."""
+    """Tell whether somebody edited an output: its size is not the recorded one, and yet it is whole, not cut short."""
     place = at(path)
     if not place.is_file():
         return True
@@ -171,7 +174,7 @@ def _is_edited(made: Made, path: Address, size: int) -> bool:
 
 @lru_cache(maxsize=64)
 def _content(source: Source) -> str | None:
-    """Return the sha256 of a photo; None where it cannot be read: the pipeline will meet that again and say so."""
+    """Return the sha256 of a photo; None where it cannot be read: the pipeline will report that."""
     try:
         return sha256_of(source.path)
     except OSError:

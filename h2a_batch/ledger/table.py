@@ -1,4 +1,4 @@
-"""The ledger as a table for people and spreadsheets."""
+"""The table: the ledger as a CSV file for people and spreadsheets."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from h2a_batch.places import replacing
 
 
 def write_table(ledger: Ledger) -> Path:
-    """Write a ledger as CSV for people and spreadsheets, a line for every photo that was ever given; return its path.
+    """Write the ledger as ``report.csv`` beside it, a line for every photo on record; return the path.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     path = ledger.folder / "report.csv"
     with storage(ledger.folder), replacing(path) as file:
