@@ -1,9 +1,9 @@
-"""Disposal: what becomes of a photo in IN after its conversion.
+"""Disposal: archives, moves or deletes photos in IN after their conversion.
 
-What is to be done is written into the ledger together with the result. Only when output and ledger are safely on
-disk, and the photo is still the very file that was read, is it touched; a run that was killed on the way is completed
-by the next one. A photo that is gone from its place leaves that place free: another one of its name is another photo,
-and gets an output of its own.
+The ledger records what is to be done together with the result. The program touches a photo only when output and
+ledger are safely on disk, and the photo is still the very file that was read; the next run completes what a killed run
+left. A photo that has gone leaves its place free: another photo of the same name is another photo, and gets an output
+of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from h2a_batch.options import Options
 from h2a_batch.places import Address, at, replacing, sha256_of, temporary_path
 from h2a_batch.sources import Source, is_open_for_writing, variants
 
-_NOT_ITS_FAULT = frozenset({"vanished", "changed", "unreadable", "output", "model"})
+_NOT_ITS_FAULT = frozenset({"vanished", "changed", "unreadable", "output", "model"})  # kinds of failure
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _TRIES = 100
 
@@ -33,24 +33,28 @@ class Disposal:
     """Archives, deletes or moves photos as ``--on-success`` and ``--on-failure`` say.
 
     Args:
-        inputs: as they were given; what a link leads to outside of them is left alone.
-        tell: called with what became of a photo: ``archived``, ``deleted``, ``moved`` or ``kept``.
+        ledger: the ledger of OUT.
+        options: the options of the run.
+        inputs: as the user gave them; a target of a link outside of them is left alone.
+        tell: called with an event for each photo: ``archived``, ``deleted``, ``moved`` or ``kept``.
     """
 
     def __init__(
         self, ledger: Ledger, options: Options, inputs: Sequence[Address], tell: Callable[[Event], None]
     ) -> None:
-        self._ledger, self._on_record, self._tell = ledger, ledger.disposals, tell
+        self._ledger = ledger
+        self._on_record = ledger.disposals
+        self._tell = tell
         self._inputs = [at(path).real for path in inputs]
         self._archive, self._failures = options.archive, options.failures
         self._delete = options.on_success == "delete"
         self._planned: list[str] = []
-        self.refused: set[str] = set()  # photos that could not be moved or deleted, each told of once
+        self.refused: set[str] = set()  # the system refuses to move or delete these photos; each is reported once
         if self._archive or self._failures or self._delete:
             ledger.survive_power_cuts()
 
     def plan(self, task: Task, error: Exception | None) -> None:
-        """Write down what is to become of a photo whose result was just recorded."""
+        """Record what is to be done with a photo whose result was just recorded."""
         real = task.source.real
         folder = self._archive if error is None else self._failures
         if error is None and not (folder or self._delete):
@@ -69,11 +73,11 @@ class Disposal:
         self._planned.append(real)
 
     def carry_out(self) -> None:
-        """Do what was planned; call it when the ledger is committed."""
+        """Do what was planned; the ledger must be committed."""
         planned, self._planned = self._planned, []
         entries = [entry for real in planned if (entry := self._on_record.of(real))]
         rows = [self._ledger.row(entry.source) for entry in entries]
-        out = Path(str(self._ledger.out))  # not in an object store, where nothing is planned
+        out = Path(str(self._ledger.out))  # a path: nothing is planned for an object store
         outputs = {(out / row.output).parent for row in rows if row and row.output}
         for folder in {level for output in outputs for level in _levels(output, out)}:
             _sync(folder)
@@ -83,7 +87,7 @@ class Disposal:
             self._ledger.commit()
 
     def resume(self, source: Source | None = None) -> None:
-        """Plan what is still to be done with a photo that was found to be converted already, or with all of them."""
+        """Plan again what is still to be done with a photo that is found to be done, or with all such photos."""
         if not (self._archive or self._delete or self._failures):
             return
         for entry in [self._on_record.of(source.real)] if source else self._on_record.all():
@@ -92,7 +96,7 @@ class Disposal:
                 self._planned.append(entry.source)
 
     def recover(self) -> None:
-        """Tidy up after a run that was killed: what was already moved or deleted leaves its place."""
+        """Tidy up after a killed run: free the places of photos that it moved or deleted."""
         for entry in self._on_record.all():
             row = self._ledger.row(entry.source)
             if row is not None and entry.target:
@@ -101,11 +105,11 @@ class Disposal:
             if row is None or gone or (entry.target and _is_at(entry.target, row)):
                 self._try(entry)
             elif not entry.target and not _is_at(entry.source, row):
-                self._leave_place(entry, "")  # deleted, and what is there now came later: nothing tells otherwise
+                self._leave_place(entry, "")  # it was deleted, and another file came later: nothing says otherwise
         self._ledger.commit()
 
     def retry(self) -> None:
-        """Try again what was refused, as long as there is room."""
+        """Try the refused photos again, as long as the target has room."""
         for real in sorted(self.refused):
             entry = self._on_record.of(real)
             if entry is None:
@@ -114,7 +118,11 @@ class Disposal:
                 return
 
     def _try(self, entry: Entry) -> int:
-        """Do what an entry says; where the system refuses it, that is told once, and its error number returned."""
+        """Do what an entry says; if the system refuses, report that once.
+
+        Returns:
+            the error number of the refusal; 0 where there is none.
+        """
         number = 0
         try:
             event = self._finish(entry)
@@ -132,21 +140,21 @@ class Disposal:
         return number
 
     def _finish(self, entry: Entry) -> Event | None:
-        """Do what an entry says, in whatever state a kill left it; None where there was nothing left to do."""
+        """Do what an entry says, whatever state a kill left; return None where nothing is left to do or to report."""
         row = self._ledger.row(entry.source)
         if row is None or row.state != entry.state:
             self._on_record.strike(entry)
             return None
         if entry.target and _is_at(entry.target, row) and not _are_one(entry.source, entry.target):
-            if _is_still(entry.source, row):  # it was copied, and not yet removed
+            if _is_still(entry.source, row):  # a killed run copied it and did not remove it yet
                 os.unlink(entry.source)
             self._leave_place(entry, entry.target)
             return None
         if not os.path.lexists(entry.source):
-            if _device_of(os.path.dirname(entry.source)) == entry.device:  # else it is away with its volume
+            if _device_of(os.path.dirname(entry.source)) == entry.device:  # else the whole volume is away
                 self._leave_place(entry, "") if not entry.target else self._on_record.strike(entry)
             return None
-        if not _is_still(entry.source, row):  # changed meanwhile: it will be converted again
+        if not _is_still(entry.source, row):  # it changed meanwhile, and a run will convert it again
             return None
         if is_open_for_writing(entry.source):
             raise OSError(errno.EBUSY, "a program has it open for writing")
@@ -159,14 +167,18 @@ class Disposal:
         return Event(kind, Path(entry.source), Path(target) if target else None)
 
     def _move(self, entry: Entry) -> str:
-        """Move a photo to its target, or to the next free name beside it, and return where it went."""
+        """Move a photo to its target, or to the next free name beside it, and return the new path.
+
+        Raises:
+            OSError: the folder is not there, or the system refuses.
+        """
         target = Path(entry.target)
         base = self._archive if entry.state == "done" else self._failures
-        if base is None or not base.is_dir():  # a volume that is gone must not be replaced by a new folder
+        if base is None or not base.is_dir():  # a new folder must not take the place of a lost volume
             raise OSError(errno.ENOENT, f"{base} is not there")
         target.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(_TRIES):
-            try:  # an empty file of our own holds the name, so that nobody's is replaced
+            try:  # an empty file holds the name, so that the move replaces nobody's file
                 os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             except FileExistsError:
                 target = self._free(target)
@@ -176,7 +188,7 @@ class Disposal:
             try:
                 _rename(entry.source, target)
             except OSError:
-                if os.path.lexists(entry.source):  # not moved: all that is there is ours
+                if os.path.lexists(entry.source):  # it was not moved: the target is still our empty file
                     target.unlink()
                 raise
             for folder in _levels(target.parent, base):
@@ -185,7 +197,7 @@ class Disposal:
         raise OSError(errno.EEXIST, "no free name")
 
     def _leave_place(self, entry: Entry, target: str) -> None:
-        """Keep the record of a photo under the path it has now, so that the one it had is free for another photo."""
+        """Keep the record of a photo under its new path, so that another photo can have the old one."""
         name = target or f"{entry.source}{DELETED}{time.time_ns()}"
         with self._ledger.together():
             self._ledger.rename(entry.source, name)
@@ -197,19 +209,21 @@ class Disposal:
         return any((real + os.sep).startswith(root + os.sep) for root in self._inputs)
 
     def _free(self, path: Path) -> Path:
-        """The path, or the first variant of its name that nothing has, nor is to have."""
+        """Return the path, or the first variant of its name that no file and no output has."""
         places = (path.with_name(name) for name in variants(path.name))
         return next(place for place in places if not os.path.lexists(place) and not self._ledger.is_output(place))
 
 
 def check_rules(options: Options, out: Address, inputs: Sequence[str]) -> None:
-    """Make the folders that photos are to go to.
+    """Make the folders to which photos are moved.
 
     Args:
+        options: the options of the run.
+        out: OUT.
         inputs: real paths of the folders that hold originals.
 
     Raises:
-        UsageError: one is OUT or an input, holds one, or lies in OUT; or it cannot be made or written.
+        UsageError: a folder is OUT or an input, holds one, or lies in OUT; or it cannot be made or written.
     """
     real_out = at(out).real
     for folder in filter(None, (options.archive, options.failures)):
@@ -235,9 +249,9 @@ def _is_blameless(error: Exception) -> bool:
 
 
 def _is_still(path: str, row: Row) -> bool:
-    """Whether a file is the very one of which a record tells: no link, of the same size, time and content.
+    """Tell whether a file is the very one on record: no link, of the same size, time and content.
 
-    Between this look and what is then done to the file lie a few system calls, for which no system has a lock.
+    A few system calls lie between this look and what the caller does to the file; no system has a lock for them.
     """
     try:
         before = os.lstat(path)
@@ -252,7 +266,7 @@ def _is_still(path: str, row: Row) -> bool:
 
 
 def _is_at(target: str, row: Row) -> bool:
-    """Whether a photo is at a path, by its content; one that failed, by its size and time."""
+    """Tell whether a photo is at a path, by its content; a photo that failed, by its size and time."""
     if row.sha256 is None:
         return _is_still(target, row)
     try:
@@ -277,7 +291,7 @@ def _device_of(folder: str) -> int | None:
 
 
 def _clear(target: Path, row: Row) -> None:
-    """Remove what a killed run left of a move: the empty file that held the name, the half of a copy."""
+    """Remove what a killed run left of a move: the empty file that held the name, or half of a copy."""
     with contextlib.suppress(OSError):
         temporary_path(target).unlink()
     with contextlib.suppress(OSError):
@@ -286,7 +300,11 @@ def _clear(target: Path, row: Row) -> None:
 
 
 def _rename(source: str, target: Path) -> None:
-    """Move a file over an empty one of our own, also to another volume."""
+    """Move a file over an empty file of our own, also to another volume.
+
+    Raises:
+        OSError: the system refuses, or the copy differs.
+    """
     try:
         os.rename(source, target)
         return
@@ -295,7 +313,7 @@ def _rename(source: str, target: Path) -> None:
             raise
     with open(source, "rb") as original, replacing(target) as copy:
         shutil.copyfileobj(original, copy, 1 << 20)
-    with contextlib.suppress(OSError):  # a volume may not keep all of it
+    with contextlib.suppress(OSError):  # a volume may not keep all attributes
         shutil.copystat(source, target)
     if sha256_of(target) != sha256_of(Path(source)):
         raise OSError(errno.EIO, "the copy is not the same")
@@ -304,7 +322,7 @@ def _rename(source: str, target: Path) -> None:
 
 
 def _levels(folder: Path, top: Path) -> Sequence[Path]:
-    """A folder and those above it, up to one of them and the folder that holds it: any may have just been made."""
+    """Return a folder, those above it up to `top`, and the one that holds `top`: any of them may be new."""
     inside = [level for level in (folder, *folder.parents) if level == top or top in level.parents]
     return [*inside, top.parent]
 

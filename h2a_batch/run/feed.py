@@ -1,4 +1,4 @@
-"""Feeds: where a run has its photos from. A run does not know which of them it has."""
+"""Feeds: where a run has its photos from. A run does not know which feed it has."""
 
 from __future__ import annotations
 
@@ -12,47 +12,51 @@ from h2a_batch.sources import Found, Scan, Source, scan
 
 
 class Feed(Protocol):
-    """Gives out photos, and is told what became of each."""
+    """Gives out photos, and takes the answer to each."""
 
     def photos(self) -> Iterator[Found | None]:
-        """Yield what there is to convert, and None wherever there is nothing for now."""
+        """Yield the photos to convert, and None wherever there is nothing for now."""
 
     def ready(self) -> None:
-        """Take note that what converts is ready."""
+        """Note that the conversion is ready."""
 
     def done(self, photo: Source) -> None:
-        """Take note that a photo is converted, was so already, or needs not be."""
+        """Note that a photo is converted, was converted already, or needs no conversion."""
 
     def failed(self, photo: Source, error: Exception | None) -> bool:
-        """Take note that a photo cannot be converted as it is; return whether it will be given out again.
+        """Note that a photo cannot be converted as it is, and tell whether the feed will give it out again.
 
         Args:
-            error: why; None where a file of other origin has the name of its output.
+            photo: the photo.
+            error: the reason; None where a file of other origin has the name of its output.
         """
 
     @property
     def waits(self) -> bool:
-        """Whether photos that were given out may yet be given out again."""
+        """Whether the feed may give out again some photos that it gave out."""
 
     def idle(self) -> None:
-        """Do what is to be done while there is nothing to convert; the results up to now are durable."""
+        """Use the time while there is nothing to convert; the results up to now are durable."""
 
     def saved(self) -> None:
-        """Take note that the results up to now are durable."""
+        """Note that the results up to now are durable."""
 
     def outlasts(self, error: StorageError, writable: Callable[[], bool]) -> bool:
-        """Wait until OUT can be written again, and give out anew what was on its way; return False at the end.
+        """Wait until OUT can be written again, then give out anew the photos that were on their way.
 
         Args:
-            error: why it cannot be written.
-            writable: tries it.
+            error: why OUT cannot be written.
+            writable: tells whether OUT can be written again.
+
+        Returns:
+            False where the run ends before that.
 
         Raises:
-            StorageError: there is nothing to wait for.
+            StorageError: the feed does not wait.
         """
 
     def close(self) -> None:
-        """Give out no more."""
+        """Stop giving out photos."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ class Once:
     """The photos that are there, once.
 
     Args:
-        inputs, how, entered: as for `scan`.
+        inputs: as for `scan`.
+        how: as for `scan`.
+        entered: as for `scan`.
     """
 
     inputs: Sequence[Address]

@@ -1,4 +1,4 @@
-"""A folder in, a folder out: sources, ledger and pipeline put together. The command line is a thin coat over this."""
+"""A folder in, a folder out: puts feed, ledger and conversion together. The command line is a thin coat over this."""
 
 from __future__ import annotations
 
@@ -43,28 +43,30 @@ def convert_folder(
     """Convert photos to anime faces, as ``h2a-batch IN OUT`` does.
 
     Args:
-        inputs: a folder, a file, or several; in an object store by URL.
-        out: the output folder; made if it is not there.
-        options: what to do; or give its fields as keywords: ``convert_folder("in", "out", format="jpg")``.
-        on_file: called in this thread with what became of each photo.
-        on_total: called from another thread, once it is known how many photos there are; not in a watch.
+        inputs: a folder, a file, or several of them; in an object store by URL.
+        out: the folder for the outputs; it is made if it is missing.
+        options: the options of the run.
+        on_file: called in this thread with the result of each photo.
+        on_total: called from another thread with the number of photos, once it is known; not in a watch.
         on_event: called in this thread with changes of state, see `Event`.
-        stop: when set, what is in flight is finished and the run ends.
+        stop: when set, the run finishes the photos on their way and ends.
+        settings: fields of `Options` as keywords: ``convert_folder("in", "out", format="jpg")``.
 
     Returns:
-        the counts; one photo that fails does not raise.
+        the counts; a photo that fails does not raise.
 
     Raises:
         UsageError, ModelError, RuntimeMissingError, BusyError, LedgerError: nothing could run.
-        StorageError: the output volume is full or gone; the next run goes on from there.
-        ClusterError: with ``ray``, the cluster went away or no node of it can do the work; the same.
+        StorageError: the output volume is full or gone; the next run continues from there.
+        ClusterError: with ``ray``, the cluster went away or none of its nodes can work; likewise.
     """
     options = with_settings(options or Options(), settings)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     paths, target, options = _checked(given, os.fspath(out), options)
     originals = _folders_of(paths)
     ended = stop or threading.Event()
-    tell, tell_event = on_file or (lambda result: None), on_event or (lambda event: None)
+    tell = on_file or (lambda result: None)
+    tell_event = on_event or (lambda event: None)
     joined = cluster.joined(options.ray) if options.ray and not options.dry_run else contextlib.nullcontext()
     with joined, _opened(target, options, originals) as (ledger, model, generator):
         presenter = Presenter(ledger, options, _on_disk(paths), ended)
@@ -72,7 +74,7 @@ def convert_folder(
         how = _how(options, ledger)
         disposal = Disposal(ledger, options, paths, tell_event)
         feed: Feed = Once(paths, how, originals.append)
-        if options.watch:  # the one place that tells a watch from a run
+        if options.watch:  # nothing else here or below tells a watch from a run
             feed = Live(_on_disk(paths), how, options, ledger, disposal, tell_event, ended)
         run = Run(paths, how, originals, options, ledger, feed, disposal, presenter, tell, tell_event, ended)
         with _counting(run, None if options.watch else on_total):
@@ -83,10 +85,10 @@ def convert_folder(
 def _checked(
     given: Sequence[str | os.PathLike[str]], out: str, options: Options
 ) -> tuple[list[Address], Address, Options]:
-    """Return inputs, OUT and options of a run that can begin.
+    """Return the inputs, OUT and the options of a run that can begin.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the run cannot begin.
     """
     target = absolute(address(out, options.endpoint))
     addresses = [address(os.fspath(path), options.endpoint) for path in given]
@@ -105,7 +107,7 @@ def _folders_of(paths: Sequence[Address]) -> list[str]:
 
 
 def _how(options: Options, ledger: Ledger) -> Scan:
-    """Return how photos are looked for."""
+    """Return how to look for photos."""
     return Scan(
         suffix=options.suffix,
         format=options.format,
@@ -119,7 +121,7 @@ def _how(options: Options, ledger: Ledger) -> Scan:
 
 
 def _on_disk(paths: Sequence[Address]) -> list[Path]:
-    """Return the inputs that lie on a disk: all of them for a watch or a sheet."""
+    """Return the inputs that lie on a disk; for a watch or a sheet these are all."""
     return [path for path in (at(address).path for address in paths) if path]
 
 
@@ -127,7 +129,10 @@ def _on_disk(paths: Sequence[Address]) -> list[Path]:
 def _opened(
     out: Address, options: Options, originals: Sequence[str]
 ) -> Iterator[tuple[Ledger, Path, Generator | None]]:
-    """OUT's ledger, the model's file, and in a first run the generator: what does not load leaves no trace in OUT."""
+    """Open OUT's ledger, and yield it with the model's file and, in a first run, the generator.
+
+    A first run loads the generator before it makes OUT: a model that does not load leaves no trace there.
+    """
     model = find_model(options.model)
     sha256, fit, rule = identify(model)
     first_run = not ledger_folder(out).exists() and not options.dry_run
@@ -167,7 +172,7 @@ def _counting(run: Run, on_total: Callable[[int], None] | None) -> Iterator[None
 
 
 def _check_stores(addresses: Sequence[Address], options: Options) -> None:
-    """Refuse for object stores what needs files."""
+    """Refuse the options that need files, where an input or OUT is in an object store."""
     stores = [remote for remote in (at(address).remote for address in addresses) if remote]
     asked = {
         "--watch": options.watch,
@@ -178,7 +183,7 @@ def _check_stores(addresses: Sequence[Address], options: Options) -> None:
     }
     for name in (name for name in asked if asked[name] and stores):
         raise UsageError(f"{stores[0]}: {name} is for folders, and this is in an object store", f"leave {name} out")
-    if {"s3", "obs"} <= {store.protocol for store in stores}:  # one endpoint, and so two names for one object
+    if {"s3", "obs"} <= {store.protocol for store in stores}:  # with one endpoint, one object would have two names
         raise UsageError("s3:// and obs:// name the same store here", "write all URLs with one of them")
 
 

@@ -1,4 +1,4 @@
-"""The feed of a watch: photos as they come, a disk that may be full for a while, and what is done in between."""
+"""The feed of a watch: gives out photos as they come, waits while the disk is full, and does the upkeep meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from h2a_batch.run.disposal import Disposal
 from h2a_batch.run.systemd import notify
 from h2a_batch.sources import SETTLE_SECONDS, Found, Scan, Settling, Source, Watcher, wait_until
 
-_UPKEEP, _UPKEEP_SHARE = 60.0, 50  # seconds between two reports of a watch, or times what the last one took
+_UPKEEP, _UPKEEP_SHARE = 60.0, 50  # seconds between two rounds of upkeep, or times what the last one took
 
 
 class Live:
@@ -24,8 +24,11 @@ class Live:
     Args:
         folders: absolute paths.
         how: how to look for photos, with ``watching`` set.
+        options: the options of the run.
+        ledger: the ledger of OUT.
+        disposal: moves or deletes photos after their conversion.
         tell: called with changes of state.
-        stop: when set, no more is given out.
+        stop: when set, the feed gives out no more.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Live:
         poll, idle = options.poll, options.max_idle
         self._watcher = Watcher(folders, how, settling, self._is_known, poll, idle, tell, stop)
         self._blocked = False  # OUT is full
-        self._answered, self._reported = 0, 0  # photos, in all and up to the last report
+        self._answered, self._reported = 0, 0  # numbers of photos: answered so far, and at the last table
         self._next_upkeep = time.monotonic() + _UPKEEP
 
     def photos(self) -> Iterator[Found | None]:
@@ -61,7 +64,7 @@ class Live:
         self._watcher.finished(photo)
 
     def failed(self, photo: Source, error: Exception | None) -> bool:
-        if error and self._watcher.takes_back(photo, error):  # it may just not be complete yet
+        if error and self._watcher.takes_back(photo, error):  # the photo may still be incomplete
             return True
         self._answered += 1
         self._watcher.leave(photo)
@@ -72,7 +75,7 @@ class Live:
         return self._watcher.gave
 
     def idle(self) -> None:
-        """Once a minute try again what was refused, and write the table of all files."""
+        """Once a minute try again to dispose of photos that the system refused, and write the table of all files."""
         started = time.monotonic()
         if started < self._next_upkeep:
             return
@@ -105,5 +108,5 @@ class Live:
         notify("STOPPING=1")
 
     def _is_known(self, photo: Source) -> bool:
-        """Whether a photo is on record as done, just as it lies there."""
+        """Tell whether a photo is on record as done, just as it lies there."""
         return status(self._ledger, photo, self._ledger.key, look=False).kind == CURRENT

@@ -1,4 +1,4 @@
-"""What a run shows of its results once it has ended: the contact sheet and the report."""
+"""Presenting: writes the contact sheet and the report of a run once it has ended."""
 
 from __future__ import annotations
 
@@ -36,41 +36,44 @@ Looks = Callable[[], Iterator[tuple[list[Item], Row | None]]]
 
 
 class _StoppedError(Exception):
-    """The run is to end; what is being written is left as it was."""
+    """A signal ends the run; files that are not complete stay as they were."""
 
 
 @dataclass(frozen=True)
 class Presenter:
-    """Writes what the options ask for.
+    """Writes the contact sheet and the report that the options ask for.
 
     Args:
-        inputs: as `folder` has them.
-        stop: when set, what is not complete is not written.
+        ledger: the ledger of OUT.
+        options: the options of the run.
+        inputs: the inputs on a disk, as `folder` has them.
+        stop: when set, files that are not complete are not written.
+        made: the folders that the presenter made, and removes again if nothing is written.
     """
 
     ledger: Ledger
     options: Options
     inputs: Sequence[Path]
     stop: threading.Event
-    made: list[Path] = field(default_factory=list)  # folders that were not there before
+    made: list[Path] = field(default_factory=list)
 
     @property
     def sheet(self) -> Path | None:
-        """The contact sheet's first page."""
+        """The first page of the contact sheet; None where none is wanted."""
         given = self.options.contact_sheet
         return given and Path(os.path.abspath(given))
 
     @property
     def report(self) -> Path | None:
-        """The report, which may be given as the folder that it should lie in."""
+        """The report, by default `REPORT_NAME` in the folder that the user named; None where none is wanted."""
         given = self.options.report and Path(os.path.abspath(self.options.report))
         return given / REPORT_NAME if given and given.suffix.lower() not in REPORT_SUFFIXES else given
 
     def check(self) -> None:
-        """Before anything is converted: whether there is a place for it.
+        """Check, before anything is converted, that sheet and report can be written; make their folders.
 
         Raises:
-            UsageError: there is none.
+            UsageError: one of them cannot be written there.
         """
         if self.options.dry_run:
             return
@@ -87,16 +90,17 @@ class Presenter:
             check_report(self.report)
 
     def write(self, summary: Summary, looks: Looks) -> None:
-        """Write what was asked for, and note in the summary what was written, and why something was not.
+        """Write sheet and report; note in the summary what was written, and why something was not.
 
         Args:
-            looks: goes through the photos of the run anew each time, and tells what became of them.
+            summary: the counts of the run.
+            looks: goes through the photos of the run anew each time, and yields the items and the record of each.
         """
         try:
             facts = facts_of(self.ledger, self._until_stopped(looks))
             if not facts.photos:
                 for folder in self.made:
-                    with contextlib.suppress(OSError):  # there is something in it
+                    with contextlib.suppress(OSError):  # the folder is not empty
                         folder.rmdir()
                 return
             for file, write in ((self.sheet, self._write_sheet), (self.report, self._write_report)):
@@ -117,7 +121,7 @@ class Presenter:
         for written, _ in write_sheet(sheet, grid, self._rows(looks)):
             summary.sheets += (written,) if written else ()
         for page in stale_pages(file, len(pages)):
-            if page in self.ledger.sheets():  # an earlier run's, and there is less to show now
+            if page in self.ledger.sheets():  # a page of an earlier run that had more to show
                 with contextlib.suppress(OSError):
                     page.unlink()
 

@@ -1,4 +1,4 @@
-"""A run: photos from its feed go into the conversion, what became of them onto the ledger, and is told."""
+"""A run: takes photos from its feed, converts them, and puts the results into the ledger and before the user."""
 
 from __future__ import annotations
 
@@ -38,23 +38,26 @@ from h2a_batch.sources import Found, Ignored, Scan, Unusable, scan
 
 Convert = Callable[[Iterable[Task | None]], Yields[Result, None, None]]
 
-_CLAIMS = 32  # names that are made durable together, before their photos start
+_CLAIMS = 32  # names that one commit makes durable, before their photos start
 _MOMENT = 0.05  # seconds
 _NOTHING = object()
 
 
 class Run:
-    """One run: what is still to do goes in, what became of it is counted and told.
+    """One run: it converts the photos that its feed gives, and records, counts and reports the results.
 
     Args:
-        inputs: as `check_inputs` gives them.
-        how: how photos are looked for in them.
-        originals: real paths of the folders whose files may be originals; it may grow while the run goes on.
+        inputs: as `check_inputs` returns them.
+        how: how to look for photos in them.
+        originals: real paths of the folders whose files may be originals; it may grow during the run.
+        options: the options of the run.
+        ledger: the ledger of OUT.
         feed: gives out the photos.
-        disposal: does with photos that are converted what was asked for.
+        disposal: archives, moves or deletes photos after their conversion.
         presenter: writes sheet and report.
-        tell, tell_event: called with results and with changes of state.
-        stop: when set, what is in flight is finished and the run ends.
+        tell: called with each result.
+        tell_event: called with changes of state.
+        stop: when set, the run finishes the photos on their way and ends.
     """
 
     def __init__(
@@ -76,13 +79,13 @@ class Run:
         self.feed, self.disposal, self.presenter = feed, disposal, presenter
         self.tell, self.tell_event, self.stop = tell, tell_event, stop
         self.summary = Summary()
-        self.met = 0  # photos that the feed gave, whatever became of them
-        self.failed_fast = False  # a failure with --fail-fast: no more photos, and no interruption
-        self.unsaved: list[Result] = []  # recorded, and not yet durable
-        self.remaining = options.limit
+        self.met = 0  # photos that the feed gave, whatever their results
+        self.failed_fast = False  # a failure with --fail-fast: take no more photos, though nobody interrupts
+        self.unsaved: list[Result] = []  # recorded, but not durable yet
+        self.remaining = options.limit  # how many more photos to convert; None for all
 
     def work(self, model: Path, generator: Generator | None) -> None:
-        """Convert what is to be converted; then write report and contact sheet."""
+        """Convert the photos; then write table, contact sheet and report."""
         started = time.perf_counter()
         if not self.options.dry_run:
             self.ledger.clean()
@@ -94,7 +97,7 @@ class Run:
             return
         try:
             first = next(tasks, _NOTHING)
-            if first is None or isinstance(first, Task):  # a run with nothing to do need not load a model
+            if first is None or isinstance(first, Task):  # a run without work need not load a model
                 converter = self.converter(model, generator)
                 self.feed.ready()
                 self.convert(chain([first], tasks), converter)
@@ -110,7 +113,7 @@ class Run:
             self.presenter.write(self.summary, self.looks)
 
     def converter(self, model: Path, generator: Generator | None) -> Convert:
-        """What converts: the pipeline of this process, or a cluster."""
+        """Return what converts: the pipeline of this process, or a cluster."""
         options = self.options
         name_faces = partial(claim_faces, self.ledger, overwrite=options.overwrite, originals=self.originals)
         if options.ray:
@@ -122,7 +125,7 @@ class Run:
         return lambda tasks: convert(tasks, options, loaded, options.workers.filled(loaded.device), name_faces)
 
     def convert(self, tasks: Iterable[Task | None], converter: Convert) -> None:
-        """Convert what there is; where the feed outlasts a full OUT, go on when it can be written again."""
+        """Convert the photos; where the feed outlasts a full OUT, continue when OUT can be written again."""
         while True:
             try:
                 with contextlib.closing(converter(tasks)) as results:
@@ -135,7 +138,7 @@ class Run:
                 tasks = self.tasks()
 
     def catch_up(self) -> bool:
-        """Try whether OUT can be written again; if so, put on record again what was told, though it was lost."""
+        """Tell whether OUT can be written again; if so, record again the results that were reported and then lost."""
         if not self.ledger.can_write():
             return False
         with contextlib.suppress(StorageError):
@@ -145,13 +148,13 @@ class Run:
         return False
 
     def save(self) -> bool:
-        """Make the results durable."""
+        """Make the results durable, and return True; raise StorageError where OUT is full or gone."""
         self.ledger.commit()
         self.unsaved.clear()
         return True
 
     def tasks(self) -> Iterator[Task | None]:
-        """The photos to convert, their outputs' names on record before they are handed out; None where none is due."""
+        """Yield the photos to convert, once their outputs' names are on record; None where there is nothing for now."""
         claims, together = self.claims(), 1
         while chunk := _chunk(claims, together):
             self.save()
@@ -165,7 +168,7 @@ class Run:
             together = min(2 * together, _CLAIMS)
 
     def claims(self) -> Iterator[Task | None]:
-        """Yield the photos that are to be converted, each with a name for its output; None as the feed does."""
+        """Yield the photos to convert, each with a name for its output; None where the feed yields None."""
         for found in self.feed.photos():
             if self.stop.is_set() or self.failed_fast or self.remaining == 0:
                 return
@@ -178,7 +181,7 @@ class Run:
                 yield None
 
     def meet(self, found: Found) -> Task | None:
-        """Give a photo a name for its output, or tell why it is not converted."""
+        """Return a photo with a name for its output; return None and report why if it is not converted."""
         if isinstance(found, Ignored):
             self.summary.ignored += 1
             return None
@@ -202,7 +205,7 @@ class Run:
         return task
 
     def record(self, result: Result) -> None:
-        """Put on record what became of a photo, and tell it."""
+        """Record the result of a photo, and report it."""
         photo, error = result.task.source, result.error
         failed = error is not None and not self.is_passed(error)
         if failed and self.feed.failed(photo, error):
@@ -212,15 +215,15 @@ class Run:
         self.unsaved.append(result)
         try:
             self.write_down(result)
-        finally:  # should OUT be full just now, `catch_up` writes it down
-            self.note(self.told(result))
+        finally:  # if OUT is full just now, `catch_up` records the result
+            self.note(self.reported(result))
         if not failed:
             self.feed.done(photo)
         if self.ledger.commit(at_once=False):
             self.saved()
 
     def write_down(self, result: Result) -> None:
-        """Put a result on record, and what is to become of the photo."""
+        """Record a result, and what is to be done with the photo."""
         task, error, seconds = result.task, result.error, result.seconds
         with self.ledger.together():
             if error is None:
@@ -233,35 +236,35 @@ class Run:
             self.disposal.plan(task, error)
 
     def is_passed(self, error: H2AError) -> bool:
-        """Whether a photo is to be passed over because nobody is in it."""
+        """Tell whether an error means that a photo is skipped because it shows no face."""
         return isinstance(error, PhotoError) and error.kind == NOBODY and self.options.no_face == "skip"
 
-    def told(self, result: Result) -> FileResult:
-        """A result as people hear of it."""
+    def reported(self, result: Result) -> FileResult:
+        """Return a result in the form that is reported."""
         path, error = result.task.source.path, result.error
         if error is None:
             files = tuple(result.task.out / output.name for output in result.outputs)
-            told = FileResult(path, "converted", files[0], outputs=files, faces=len(result.faces))
+            shown = FileResult(path, "converted", files[0], outputs=files, faces=len(result.faces))
         elif self.is_passed(error):
-            told = FileResult(path, "skipped", kind=NOBODY, message=error.message)
+            shown = FileResult(path, "skipped", kind=NOBODY, message=error.message)
         else:
             kind = error.kind if isinstance(error, PhotoError) else "internal"
-            told = FileResult(path, "failed", kind=kind, message=str(error), trace=result.trace)
-        return replace(told, seconds=result.seconds)
+            shown = FileResult(path, "failed", kind=kind, message=str(error), trace=result.trace)
+        return replace(shown, seconds=result.seconds)
 
     def dispose(self) -> None:
-        """Make the results durable, and then do with the photos what was asked for."""
+        """Make the results durable, and then dispose of their photos as the options say."""
         self.save()
         self.saved()
 
     def saved(self) -> None:
-        """Do with the photos what was asked for: their results are durable."""
+        """Dispose of the photos as the options say: their results are durable."""
         self.unsaved.clear()
         self.disposal.carry_out()
         self.feed.saved()
 
     def note(self, result: FileResult) -> None:
-        """Count a result and pass it on."""
+        """Count a result and report it."""
         if result.state == "failed":
             self.summary.failed += 1
             self.failed_fast = self.failed_fast or self.options.fail_fast
@@ -275,7 +278,7 @@ class Run:
         self.tell(result)
 
     def looks(self) -> Iterator[tuple[list[Item], Row | None]]:
-        """What became of the photos that this run met, in the order of the inputs."""
+        """Yield the items and the record of each photo that this run met, in the order of the inputs."""
         how = replace(self.how, exclude=self.ledger.sheets())
         found = (found for found in scan(self.inputs, how) if not isinstance(found, Ignored))
         for photo in islice(found, self.met):
@@ -283,7 +286,7 @@ class Run:
 
 
 def _chunk(claims: Iterator[Task | None], most: int) -> list[Task | None]:
-    """The next so many, or fewer up to where there is nothing for now."""
+    """Return the next `most` tasks, or fewer up to the first None."""
     chunk: list[Task | None] = []
     for task in claims:
         chunk.append(task)
