@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar, a line for each failure, a summary; or JSON lines for a program."""
+"""The console: shows a run as a bar, a line for each failure and a summary; or as JSON lines for a program."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from h2a_batch.places import Address
 
 
 def shown(path: object) -> str:
-    """A path or message on one line, as `printable`."""
+    """Return a path or message on one line, as `printable` does."""
     return printable(str(path))
 
 
 @contextlib.contextmanager
 def quiet_libraries(verbose: bool) -> Iterator[None]:
-    """Keep what native libraries write straight to file descriptor 2 off the terminal.
+    """Keep the messages that native libraries write straight to file descriptor 2 off the terminal.
 
-    The program's own messages go to a copy of it.
+    The program's own messages go to a copy of that descriptor.
     """
     if verbose:
         os.environ["GLOG_v"] = "2"  # noqa: SIM112 - glog spells it so
@@ -33,7 +33,7 @@ def quiet_libraries(verbose: bool) -> Iterator[None]:
         return
     try:
         own = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-    except OSError:  # started without standard error
+    except OSError:  # the process has no standard error
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
         yield
         return
@@ -53,14 +53,14 @@ def quiet_libraries(verbose: bool) -> Iterator[None]:
 
 
 class Console:
-    """Tells of a run as it goes.
+    """Shows a run as it goes.
 
     Args:
-        quiet: failures alone.
-        verbose: a line for each file, and tracebacks of internal errors.
-        as_json: a JSON line for each file on standard output.
+        quiet: whether to show failures alone.
+        verbose: whether to show a line for each file, and the tracebacks of internal errors.
+        as_json: whether to print a JSON line for each file on standard output.
         limit: the run's own limit on photos, for the bar's total.
-        watch: a line for each photo that was converted, and no bar.
+        watch: whether to show a line for each converted photo instead of a bar.
     """
 
     def __init__(self, quiet: bool, verbose: bool, as_json: bool, limit: int | None, watch: bool = False) -> None:
@@ -79,11 +79,11 @@ class Console:
 
     @property
     def shows_bar(self) -> bool:
-        """Whether there is a bar, and so a need to know how many photos there are."""
+        """Whether there is a bar, which needs the number of photos."""
         return not self.bar.disable
 
     def total(self, count: int) -> None:
-        """How many photos there are, once that is known."""
+        """Take in the number of photos, once it is known."""
         self.count = count
         self._set_total()
 
@@ -93,8 +93,8 @@ class Console:
             self.bar.total = todo if self.limit is None else min(todo, self.limit)
 
     def file(self, result: FileResult) -> None:
-        """One photo is done with."""
-        if result.state == "skipped":  # not work: it would make the rate and the time left meaningless
+        """Show the result of one photo."""
+        if result.state == "skipped":  # not work: counting it would falsify the rate and the time left
             self.passed += 1
             self._set_total()
         else:
@@ -115,7 +115,7 @@ class Console:
             self.say(f"{shown(result.path)}: {result.state} {_files(result)} {result.seconds:.2f} s")
 
     def event(self, event: Event) -> None:
-        """A change of state; those of every photo that was moved as asked are told to programs, and with -v."""
+        """Show a change of state; the move of a photo as the options asked is shown in JSON or with -v only."""
         if self.as_json:
             print(_json_event(event), flush=True)
         if event.kind == "ready":
@@ -128,16 +128,16 @@ class Console:
             self.say(f"{shown(event.path)}: {event.kind} {shown(event.target) if event.target else ''}".rstrip())
 
     def say(self, line: str) -> None:
-        """A line on standard error, above the bar."""
+        """Print a line on standard error, above the bar."""
         with tqdm.external_write_mode(file=sys.stderr):
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Take the bar down."""
+        """Remove the bar."""
         self.bar.close()
 
     def summary(self, summary: Summary, dry_run: bool) -> None:
-        """The last lines."""
+        """Show the last lines."""
         for line in summary.unwritten:
             self.say(shown(line))
         if self.quiet:
@@ -203,7 +203,7 @@ def _json_event(event: Event) -> str:
 
 
 def _files(result: FileResult) -> str:
-    """The first output, and how many more there are."""
+    """Return the first output, and how many more there are."""
     more = f" and {len(result.outputs) - 1} more" if len(result.outputs) > 1 else ""
     return f"{shown(result.output)}{more}"
 
@@ -219,5 +219,5 @@ def _duration(seconds: float) -> str:
 
 
 def print_error(stream: IO[str], error: object, name: str = "h2a-batch") -> None:
-    """The one line that a run which cannot go on ends with."""
+    """Print the one line with which a run ends that cannot go on."""
     print(f"{name}: {shown(error)}", file=stream, flush=True)

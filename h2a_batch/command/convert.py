@@ -1,4 +1,4 @@
-"""The command line: arguments in, exit code out. It parses and shows; all work is `convert_folder`'s."""
+"""The command line: arguments in, exit code out. It parses and shows; `convert_folder` does all work."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except H2AError as error:
             print_error(sys.stderr, error)
             return error.exit_code
-        except BrokenPipeError:  # who read our lines went away; nor can Python flush to them at its exit
+        except BrokenPipeError:  # the reader of our lines went away; Python must not flush to it at exit
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _names_sheet(words: Sequence[str]) -> bool:
-    """Whether the last word is a file to make, as ``compare`` wants it, and not the value of an option."""
+    """Tell whether the last word is a file to make, as ``compare`` wants it, and not the value of an option."""
     made = os.path.splitext(words[-1])[1].lower() in (*SHEET_SUFFIXES, *REPORT_SUFFIXES)
     return made and not words[-1].startswith("-") and words[-2] not in ("--contact-sheet", "--report")
 
@@ -85,14 +85,14 @@ def _run(given: argparse.Namespace) -> int:
             )
     finally:
         console.close()
-    served = options.watch and received == [signal.SIGTERM]  # how a service is ended, and no interruption
+    served = options.watch and received == [signal.SIGTERM]  # this is how a service ends: no interruption
     console.summary(replace(summary, interrupted=False) if served else summary, options.dry_run)
     return EXIT_OK if served else summary.exit_code
 
 
 @contextlib.contextmanager
 def _signals(stop: threading.Event) -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM finishes what is in flight, the second ends at once, as a kill would."""
+    """Let the first SIGINT or SIGTERM finish the photos on their way, and the second end the process at once."""
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -116,7 +116,7 @@ def _options(given: argparse.Namespace) -> Options:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser, its options grouped by what they are about."""
+    """Return the parser, with its options in groups."""
     parser = argparse.ArgumentParser(
         prog="h2a-batch",
         usage="%(prog)s [options] IN [IN ...] OUT",

@@ -1,4 +1,4 @@
-"""The command ``h2a-sheet``: sheets and reports of what earlier runs made, and comparisons of several runs."""
+"""The command ``h2a-sheet``: sheets and reports of earlier runs' results, and comparisons of several runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,16 @@ _NONE = {DONE: "no photo is done", FAILED: "no photo failed", NOBODY: "no photo 
 
 @dataclass(frozen=True)
 class _Job:
-    """What is asked for: photos, the OUTs that know them, and the file to make."""
+    """What the user asks for.
+
+    Args:
+        inputs: the photos, as `check_inputs` returns them.
+        outs: the OUTs that know them.
+        file: the sheet or report to make.
+        recursive: whether to go into sub-folders.
+        only: the state of the photos to show; None for all.
+        limit: how many photos to show; None for all.
+    """
 
     inputs: list[Path]
     outs: list[Path]
@@ -63,13 +72,13 @@ class _Job:
     limit: int | None
 
     def photos(self) -> Iterator[Sequence[Items]]:
-        """The photos that are to be shown, each with its rows."""
+        """Yield the photos to show, each with its rows."""
         photos = read_photos(self.inputs, self.outs, self.recursive)
         wanted = ([row for row in rows if self._wants(row)] for rows in photos)
         return islice((rows for rows in wanted if rows), self.limit)
 
     def rows(self) -> Iterator[Items]:
-        """All that is to be shown."""
+        """Yield all rows to show."""
         return chain.from_iterable(self.photos())
 
     def _wants(self, row: Items) -> bool:
@@ -78,7 +87,7 @@ class _Job:
 
 
 def main(arguments: Sequence[str] | None = None, name: str = "h2a-sheet") -> int:
-    """Run ``h2a-sheet`` and return its exit code: 0, 1 (the disk is full), 2 (nothing could be made), 130."""
+    """Run ``h2a-sheet``; return its exit code: 0, 1 (disk full), 2 (nothing could be made), 130 (interrupted)."""
     given = build_parser(name).parse_intermixed_args(arguments)
     for stream in (sys.stdout, sys.stderr):  # a file name may hold anything; a C locale must not end the run
         if hasattr(stream, "reconfigure"):
@@ -103,7 +112,7 @@ def main(arguments: Sequence[str] | None = None, name: str = "h2a-sheet") -> int
 
 
 def build_parser(name: str) -> argparse.ArgumentParser:
-    """The parser, its options grouped by what they are about."""
+    """Return the parser, with its options in groups."""
     parser = argparse.ArgumentParser(
         prog=name,
         usage="%(prog)s [options] IN [IN ...] OUT [OUT ...] FILE",
@@ -168,7 +177,7 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _of_shown(facts: Sequence[Facts], photos: Iterator[Sequence[Items]]) -> list[Facts]:
-    """The same facts, with the counts of some photos alone."""
+    """Return the same facts with the counts of some photos alone."""
     tallies = [Tally() for _ in facts]
     for rows in photos:
         for tally, items in zip(tallies, zip(*rows, strict=True), strict=True):
@@ -177,7 +186,7 @@ def _of_shown(facts: Sequence[Facts], photos: Iterator[Sequence[Items]]) -> list
 
 
 def _none_found(job: _Job) -> UsageError:
-    """Why there is nothing to show: the photos of this folder were converted and are gone, or it had none."""
+    """Return the error for an empty sheet: the photos were converted and are gone, or there never were any."""
     folders = tuple(os.path.join(os.path.realpath(path), "") for path in job.inputs)
     with ExitStack() as stack:
         ledgers = [stack.enter_context(open_ledger(out)) for out in job.outs]
@@ -187,7 +196,11 @@ def _none_found(job: _Job) -> UsageError:
 
 
 def _job(given: argparse.Namespace) -> _Job:
-    """Tell INs from OUTs: an OUT has a ledger in it. The first path is always an IN, as it may be both."""
+    """Tell INs from OUTs: an OUT has a ledger in it. The first path is always an IN, as it may be both.
+
+    Raises:
+        UsageError: a word on the command line cannot be used.
+    """
     if urls := [text for text in given.paths if is_url(text)]:
         raise UsageError(
             f"{urls[0]}: sheets are made of folders, and this is in an object store", "copy it to a folder"
@@ -203,14 +216,14 @@ def _job(given: argparse.Namespace) -> _Job:
     first = len(paths)
     while first > 1 and (paths[first - 1] / LEDGER_FOLDER).is_dir():
         first -= 1
-    first = min(first, len(paths) - 1)  # where none is an OUT, the last is what was meant
+    first = min(first, len(paths) - 1)  # if none is an OUT, the user means the last one
     inputs = check_inputs(paths[:first], given.recursive)
     outs = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths[first:]))
     return _Job(inputs, outs, Path(os.path.abspath(file)), given.recursive, given.only, given.limit)
 
 
 def _sheet(sheet: Sheet, job: _Job, overwrite: bool, bar: tqdm[Any]) -> list[Path]:
-    """Write the pages; not one before all of them are known to have a place."""
+    """Write the pages; first check that each of them can be written."""
     check_writable(sheet.path)
     grid = plan_sheet(sheet, job.rows())
     with ExitStack() as stack:
