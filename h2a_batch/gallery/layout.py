@@ -1,7 +1,7 @@
-"""Where things go on a contact sheet: columns, rows and sizes that suit the number and the shape of the pictures.
+"""The layout of a contact sheet: columns, rows and sizes that suit the number and the shape of the pictures.
 
 A photo's pictures, before and after, stand side by side as one group; a grid of groups makes a page. All
-lengths are pixels.
+lengths are in pixels.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from h2a_batch.errors import UsageError
 
 THEMES = ("light", "dark")
 LABELS = ("name", "path", "none")
-MARGIN = 72
+MARGIN = 72  # around a page
 _SEAM = 4  # between the pictures of a group
 _ACROSS, _DOWN = 40, 30  # between groups
-_SMALLEST = 48  # a picture's longest side
-_SHAPE = 1.5  # width to height of a page that pleases
+_SMALLEST = 48  # the least longest side of a picture
+_SHAPE = 1.5  # the width of a pleasing page over its height
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a sheet is to look; what is None is chosen to suit.
+    """The user's wishes for a sheet; None leaves the choice to the program.
 
     Args:
         columns: groups side by side.
         cell: a picture's longest side.
-        labels: under each group the photo's ``name``, its ``path`` below IN, or ``none``.
-        title: at the top; empty for no header at all.
+        labels: the text under each group: the photo's ``name``, its ``path`` below IN, or ``none``.
+        title: the text at the top; empty for no header at all.
         theme: ``light`` or ``dark``.
         pairs_per_page: groups on a full page.
 
     Raises:
-        UsageError: a value makes no sense.
+        UsageError: a value is out of range or unknown.
     """
 
     columns: int | None = None
@@ -61,10 +61,15 @@ class Look:
 
 @dataclass(frozen=True)
 class Paper:
-    """A kind of page: the largest it may be, and whether all pages are just so large.
+    """A kind of page.
 
-    ``usual`` is the side of a picture where there are many, ``largest`` where there are few; ``type`` the
-    smallest size of letters.
+    Args:
+        width: the largest width.
+        height: the largest height.
+        fixed: whether all pages have just this size.
+        usual: the side of a picture where there are many.
+        largest: the side of a picture where there are few.
+        type: the smallest size of letters.
     """
 
     width: int
@@ -81,10 +86,18 @@ A4 = Paper(2480, 1754, fixed=True, usual=200, largest=1100, type=20)  # landscap
 
 @dataclass(frozen=True)
 class Grid:
-    """A page's geometry.
+    """The geometry of a page.
 
-    ``pictures`` in each group, each in a ``cell``; ``header`` is the height of the title above it all,
-    ``headings`` that of the columns' names, ``label`` that of a group's, set in ``type``.
+    Args:
+        columns: groups side by side.
+        rows: groups one below the other on a full page.
+        pictures: the pictures of a group.
+        cell: the width and height of a picture's place.
+        header: the height of the title above it all.
+        headings: the height of the columns' names.
+        label: the height of a group's label.
+        type: the size of the letters of labels.
+        page: the size of the page, where it is fixed.
     """
 
     columns: int
@@ -99,44 +112,44 @@ class Grid:
 
     @property
     def on_page(self) -> int:
-        """Groups on a full page."""
+        """The number of groups on a full page."""
         return self.columns * self.rows
 
     @property
     def side(self) -> int:
-        """A picture's longest side."""
+        """The longest side of a picture."""
         return max(self.cell)
 
     @property
     def group(self) -> Size:
-        """A group's pictures, without its label."""
+        """The size of a group's pictures, without its label."""
         return self.pictures * self.cell[0] + (self.pictures - 1) * _SEAM, self.cell[1]
 
     @property
     def width(self) -> int:
-        """From the left edge of the first group to the right edge of the last."""
+        """The width from the left edge of the first group to the right edge of the last."""
         return self.columns * (self.group[0] + _ACROSS) - _ACROSS
 
     @property
     def left(self) -> int:
-        """Where the first group begins: pages of a fixed size have it all in their middle."""
+        """The left edge of the first group: a page of a fixed size has the groups in its middle."""
         return (self.page[0] - self.width) // 2 if self.page else MARGIN
 
     def size(self, count: int) -> Size:
-        """Width and height of a page of so many groups; later pages are as wide as the first."""
+        """Return the width and height of a page with `count` groups; later pages are as wide as the first."""
         if self.page:
             return self.page
         rows = max(1, math.ceil(count / self.columns))
         return self.width + 2 * MARGIN, 2 * MARGIN + self.header + self.headings + rows * self._pitch - _DOWN
 
     def place(self, number: int) -> Size:
-        """The upper left corner of a group on its page."""
+        """Return the upper left corner of a group on its page; numbers start at 0."""
         row, column = divmod(number, self.columns)
         top = MARGIN + self.header + self.headings
         return self.left + column * (self.group[0] + _ACROSS), top + row * self._pitch
 
     def offset(self, picture: int) -> int:
-        """How far right in its group a picture begins."""
+        """Return the distance of a picture from the left edge of its group."""
         return picture * (self.cell[0] + _SEAM)
 
     @property
@@ -146,14 +159,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Planner:
-    """What a grid has to hold.
+    """Plans a grid.
 
     Args:
         count: groups in all.
-        pictures: in each group.
-        aspect: width to height of a picture.
-        look, paper: as they are.
-        titled, headed: whether there is a title, and names above the columns.
+        pictures: pictures in each group.
+        aspect: the width of a picture over its height.
+        look: the user's wishes.
+        paper: the kind of page.
+        titled: whether there is a title.
+        headed: whether there are names above the columns.
     """
 
     count: int
@@ -165,10 +180,10 @@ class Planner:
     headed: bool
 
     def plan(self) -> Grid:
-        """The grid.
+        """Return the grid.
 
         Raises:
-            UsageError: what was asked for does not fit a page.
+            UsageError: the user's wishes do not fit a page.
         """
         look, count = self.look, max(1, self.count)
         wanted = min(count, look.pairs_per_page or count)
@@ -192,7 +207,7 @@ class Planner:
         return replace(grid, page=(math.ceil(width * scale), math.ceil(height * scale)))
 
     def _of_cell(self, side: int, wanted: int) -> Grid:
-        """Pictures of a given size."""
+        """Return a grid of pictures with a given side."""
         columns = self.look.columns or self._most_columns(side, min(wanted, 100))
         if not self.look.columns:
             across = (self._grid(n, math.ceil(wanted / n), side) for n in range(1, columns + 1))
@@ -202,14 +217,14 @@ class Planner:
         return self._grid(columns, self._rows(columns, side, wanted), side)
 
     def _many_pages(self, wanted: int) -> Grid:
-        """Pictures of the usual size or a bit larger, and full pages of them."""
+        """Return a grid of pictures of the usual size or a bit larger, which fill their pages."""
         usual = self.paper.usual
         columns = self.look.columns or self._most_columns(usual, 100)
         side = max(self._one_page(columns, columns).side, _SMALLEST)
         return self._grid(columns, self._rows(columns, side, wanted), side)
 
     def _rows(self, columns: int, side: int, wanted: int) -> int:
-        """Rows on a full page: as many as asked for, else as many as a page of this width has room for."""
+        """Return the rows of a full page: as many as asked for, else as many as fit a page of this width."""
         needed = math.ceil(wanted / columns)
         if self.look.pairs_per_page:
             return needed
@@ -218,7 +233,7 @@ class Planner:
         return next((n for n in range(needed, 1, -1) if self._grid(columns, n, side).size(n * columns)[1] <= room), 1)
 
     def _one_page(self, columns: int, count: int) -> Grid:
-        """All on one page, as large as there is room for."""
+        """Return a grid with everything on one page, as large as it fits."""
         rows = math.ceil(count / columns)
         sides = range(_SMALLEST, self.paper.largest + 1)
         low, high = 0, len(sides) - 1
@@ -232,7 +247,7 @@ class Planner:
         return grid if self._fits(grid) else self._grid(columns, rows, 1)
 
     def _most_columns(self, side: int, most: int) -> int:
-        """The most columns, at least 1, that fit the paper."""
+        """Return the largest number of columns that fits the paper, at least 1."""
         return next((n for n in range(most, 1, -1) if self._fits(self._grid(n, 1, side))), 1)
 
     def _fits(self, grid: Grid) -> bool:
@@ -240,7 +255,7 @@ class Planner:
         return width <= self.paper.width and height <= self.paper.height
 
     def _merit(self, grid: Grid, count: int) -> float:
-        """Large pictures, a pleasing page, few empty places."""
+        """Return how good a grid is: large pictures, a pleasing page, few empty places."""
         width, height = grid.size(grid.on_page)
         shape = abs(math.log(width / height / _SHAPE))
         return grid.side * (1 - 0.15 * shape) * (1 - 0.3 * (grid.on_page - count) / grid.on_page)
@@ -260,12 +275,12 @@ class Planner:
 
 
 def title_size(grid: Grid) -> int:
-    """The size of a title's letters, for a page as wide as the grid's."""
+    """Return the size of a title's letters, for a page as wide as the grid's."""
     return min(max(round(grid.width * 0.028), 30), 56)
 
 
 def common_aspect(sizes: Iterable[Size]) -> float:
-    """Width to height of a cell that suits pictures of these sizes: theirs where they agree, else a square."""
+    """Return the width over the height of a cell for pictures of these sizes: theirs where they agree, else 1."""
     shapes = sorted(width / height for width, height in sizes if width and height)
     if not shapes:
         return 1.0

@@ -1,4 +1,4 @@
-"""Pages of a contact sheet: what is drawn where is the grid's business, how it looks is decided here."""
+"""Pages of a contact sheet: how they look. The grid decides what is drawn where."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from h2a_batch.ledger import DONE, FAILED, NOBODY
 from h2a_batch.machine import available_cores
 
 DEFAULT_LOOK = Look()
-_SMALLEST = 9  # letters that can just be read
+_SMALLEST = 9  # pixels: the size of letters that one can just read
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,15 @@ THEMES = {
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a sheet shows, and where.
+    """What a sheet shows, and where it goes.
 
     Args:
-        path: its first or only page; the suffix says what it is.
+        path: its first or only page; the suffix names the format.
         facts: of each OUT, one for each column beside the photo's.
-        count: rows that are shown, each of a photo or a face.
-        title: where the look has none of its own.
-        photos: how many there are, where ``facts`` count those alone that are shown.
+        count: the number of rows, each of a photo or a face.
+        title: the title, where the look has none of its own.
+        look: the user's wishes.
+        photos: the number of all photos, where ``facts`` count only those that are shown.
     """
 
     path: Path
@@ -71,7 +72,13 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Page:
-    """A page, the words on it, and how many rows it shows."""
+    """A page of a sheet.
+
+    Args:
+        image: the page as a picture.
+        words: the text on it.
+        rows: how many rows it shows.
+    """
 
     image: Image.Image
     words: list[Words]
@@ -79,7 +86,7 @@ class Page:
 
 
 def draw_pages(sheet: Sheet, grid: Grid, rows: Iterator[Items]) -> Iterator[Page]:
-    """Draw the pages; the pictures of one are in memory at a time."""
+    """Draw the pages; only the pictures of one page are in memory at a time."""
     theme, many = THEMES[sheet.look.theme], ceil(sheet.count / grid.on_page)
     number = 0
     with ThreadPoolExecutor(available_cores(), thread_name_prefix="sheet") as pool:
@@ -100,7 +107,7 @@ def draw_pages(sheet: Sheet, grid: Grid, rows: Iterator[Items]) -> Iterator[Page
 
 
 class _Canvas:
-    """A page that is drawn on, and the words on it."""
+    """A picture of a page, and the words on it."""
 
     def __init__(self, image: Image.Image) -> None:
         self.image = image
@@ -108,13 +115,13 @@ class _Canvas:
         self.words: list[Words] = []
 
     def write(self, made: Line, x: float, baseline: float, colour: Colour) -> None:
-        """Write a line, starting at `x`."""
+        """Draw a line; `x` is its left end, `baseline` its height, both in pixels."""
         made.draw(self.draw, x, baseline, colour)
         self.words.append(Words(made.text, x, baseline, made.size, made.width))
 
 
 def _draw_header(canvas: _Canvas, sheet: Sheet, grid: Grid, theme: Theme, number: str) -> None:
-    """Title and counts on the left, page and model on the right."""
+    """Draw title and counts on the left, page number and model on the right."""
     size = title_size(grid)
     small = round(size * 0.46)
     left, right, room = grid.left, grid.left + grid.width, grid.width
@@ -133,7 +140,7 @@ def _draw_header(canvas: _Canvas, sheet: Sheet, grid: Grid, theme: Theme, number
 
 
 def _counts(sheet: Sheet) -> Iterator[tuple[str, bool]]:
-    """What stands below the title, and whether it is bad news."""
+    """Yield the counts below the title, each with whether it is bad news."""
     shown = sheet.facts[0].photos
     photos = sheet.photos or shown
     part = f"{shown:,} of " if shown < photos else ""
@@ -151,7 +158,7 @@ def _counts(sheet: Sheet) -> Iterator[tuple[str, bool]]:
 
 
 def _how(facts: Sequence[Facts]) -> str:
-    """How the outputs were made, where it can be said in a few words."""
+    """Return how the outputs were made, where a few words can say it."""
     models = {fact.model for fact in facts}
     if len(facts) > 1:
         return f"{len(models)} models" if len(models) == len(facts) else f"{', '.join(models)}: {len(facts)} runs"
@@ -161,7 +168,7 @@ def _how(facts: Sequence[Facts]) -> str:
 
 
 def _draw_headings(canvas: _Canvas, sheet: Sheet, grid: Grid, theme: Theme, columns: int) -> None:
-    """The models' names above their columns."""
+    """Draw the models' names above their columns."""
     names = ["Photo", *column_names(sheet.facts)]
     for column in range(columns):
         x, y = grid.place(column)
@@ -171,7 +178,7 @@ def _draw_headings(canvas: _Canvas, sheet: Sheet, grid: Grid, theme: Theme, colu
 
 
 def column_names(facts: Sequence[Facts]) -> list[str]:
-    """A name for each OUT: its model's; where that is not enough to tell them apart, the folder's."""
+    """Return a name for each OUT: its model's name, or its folder's where several OUTs have the same model."""
     models = [fact.model for fact in facts]
     around = os.path.commonpath([fact.out.parent for fact in facts])
     return [
@@ -181,27 +188,27 @@ def column_names(facts: Sequence[Facts]) -> list[str]:
 
 
 def _fitted(picture: Picture, cell: Size, ground: Colour) -> Image.Image:
-    """A picture for its cell, on the cell's colour where it is transparent."""
+    """Return a picture for its cell; its transparent parts show the cell's colour."""
     image = picture.image
-    if picture.alpha is not None:  # it comes blended with white
+    if picture.alpha is not None:  # the picture is blended with white
         seen_through = 1 - np.asarray(picture.alpha, np.float32)[..., None] / 255
         pixels = np.asarray(image) - seen_through * (255 - np.array(ground, np.float32))
         image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     if all(abs(side - room) <= 0.02 * room for side, room in zip(image.size, cell, strict=True)):
-        return image.resize(cell, Image.Resampling.LANCZOS)  # no hairline beside what all but fills the cell
+        return image.resize(cell, Image.Resampling.LANCZOS)  # avoids a hairline beside a picture that nearly fills it
     return image
 
 
 def _draw_group(
     canvas: _Canvas, row: Items, pictures: Sequence[Image.Image | None], grid: Grid, corner: Size, theme: Theme
 ) -> None:
-    """The pictures of one photo as one strip with round corners."""
+    """Draw the pictures of one photo as one strip with round corners."""
     strip = _Canvas(Image.new("RGB", grid.group, theme.paper))
     wide, high = grid.cell
     nothing = all(picture is None for picture in pictures)
     for number, picture in enumerate(pictures):
         item, x, width = row[max(0, number - 1)], grid.offset(number), wide
-        if nothing:  # one field for all
+        if nothing:  # one field takes the place of all
             item, x, width = next((item for item in row if item.state == FAILED), item), 0, grid.group[0]
         failed = picture is None and item.state in (FAILED, DONE) and (number > 0 or nothing)
         strip.draw.rectangle((x, 0, x + width - 1, high), theme.alarm_cell if failed else theme.cell)
@@ -217,7 +224,7 @@ def _draw_group(
 
 
 def _draw_reason(strip: _Canvas, item: Item | None, place: tuple[int, int, int], type: int, theme: Theme) -> None:
-    """Why there is no picture: one word, and the first words of the reason; for the photo itself there is no item."""
+    """Draw why a picture is missing: a word, and the first words of the reason; for the photo itself `item` is None."""
     x, width, height = place
     pad = round(min(width * 0.1, type * 1.4))
     room = width - 2 * pad
@@ -254,7 +261,7 @@ def _draw_label(canvas: _Canvas, item: Item, labels: str, grid: Grid, corner: Si
 
 @lru_cache(maxsize=2)
 def _mask(size: Size, radius: int) -> Image.Image:
-    """A rectangle with round corners, smooth at its edge."""
+    """Return a mask of a rectangle with round corners and smooth edges."""
     large = Image.new("L", (4 * size[0], 4 * size[1]))
     box = (0, 0, large.width - 1, large.height - 1)
     ImageDraw.Draw(large).rounded_rectangle(box, 4 * radius, fill=255)

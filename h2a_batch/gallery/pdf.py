@@ -1,6 +1,6 @@
-"""A PDF of pictures, one a page, written as it grows: nothing but the pages' places is kept in memory.
+"""A PDF of pictures, one a page, written as it grows: it keeps only the places of its objects in memory.
 
-Each page is a JPEG as it is, and above it invisible text, so that a reader can search for a name.
+Each page is a JPEG, unchanged, with invisible text above it, so that a reader can search for a name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ _CATALOG, _PAGES, _INFO, _FONT, _CID_FONT, _TO_UNICODE, _DESCRIPTOR = range(1, 8
 
 @dataclass(frozen=True)
 class Words:
-    """Text that can be found where it lies on a page: left end of its baseline, size and width in pixels."""
+    """Text that a search finds where it lies on a page.
+
+    Args:
+        text: the text.
+        x: the left end of its baseline, in pixels.
+        baseline: the height of its baseline from the top, in pixels.
+        size: of the letters, in pixels.
+        width: in pixels.
+    """
 
     text: str
     x: float
@@ -26,14 +34,19 @@ class Words:
 
 
 class PdfWriter:
-    """Writes a PDF to a binary file, page by page; `close` makes it whole."""
+    """Writes a PDF to a binary file, page by page; `close` makes it whole.
+
+    Args:
+        file: open for writing, at its start.
+        title: the title of the document.
+    """
 
     def __init__(self, file: BinaryIO, title: str) -> None:
         self._file = file
         self._places: dict[int, int] = {}
         self._pages: list[int] = []
         self._put(b"%PDF-1.5\n%\xe2\xe3\xcf\xd3\n")
-        # the number of pages is written last, but its place in the count of objects is kept now
+        # the list of pages is written last, but its number among the objects is taken now
         self._places[_PAGES] = 0
         self._object(
             _CATALOG, b"<< /Type /Catalog /Pages %d 0 R /ViewerPreferences << /DisplayDocTitle true >> >>" % _PAGES
@@ -46,9 +59,10 @@ class PdfWriter:
         """Add a page that a picture fills.
 
         Args:
-            jpeg: an RGB picture of ``pixels`` width and height.
-            points: the page's width and height, 72 an inch.
-            words: what is written on it.
+            jpeg: an RGB picture as the bytes of a JPEG file.
+            pixels: the width and height of the picture.
+            points: the width and height of the page, 72 to an inch.
+            words: the text on the page.
         """
         image, content, page = (len(self._places) + number for number in (1, 2, 3))
         about = b"/Type /XObject /Subtype /Image /ColorSpace /DeviceRGB /BitsPerComponent 8 /Filter /DCTDecode"
@@ -62,7 +76,7 @@ class PdfWriter:
         self._pages.append(page)
 
     def close(self) -> None:
-        """Write what can be known only at the end."""
+        """Write the list of pages and the table of objects, which are known only at the end."""
         kids = b" ".join(b"%d 0 R" % page for page in self._pages)
         self._object(_PAGES, b"<< /Type /Pages /Count %d /Kids [%s] >>" % (len(self._pages), kids))
         start, count = self._file.tell(), len(self._places) + 1
@@ -73,7 +87,7 @@ class PdfWriter:
         self._put(b"trailer\n%s\nstartxref\n%d\n%%%%EOF\n" % (trailer, start))
 
     def _font(self) -> None:
-        """A font without glyphs, whose codes are UTF-16: it is for finding text, not for showing it."""
+        """Write a font without glyphs whose codes are UTF-16: it serves to find text, not to show it."""
         about = b"/Type /Font /Subtype /Type0 /BaseFont /Helvetica /Encoding /Identity-H"
         self._object(_FONT, b"<< %s /DescendantFonts [%d 0 R] /ToUnicode %d 0 R >>" % (about, _CID_FONT, _TO_UNICODE))
         about = b"/Type /Font /Subtype /CIDFontType2 /BaseFont /Helvetica /DW 500 /CIDToGIDMap /Identity"
@@ -104,7 +118,7 @@ class PdfWriter:
 
 
 def _drawn(words: Iterable[Words], pixels: tuple[int, int], points: tuple[float, float]) -> bytes:
-    """The operators that place text invisibly, stretched to the width it has in the picture."""
+    """Return the operators that place text invisibly, stretched to its width in the picture."""
     across, down = points[0] / pixels[0], points[1] / pixels[1]
     parts = [b"BT 3 Tr"]
     for word in words:

@@ -1,4 +1,4 @@
-"""Pictures as sheets and reports show them, small: whole, or the square of a face cut out. Each file is read once."""
+"""Pictures: small copies for sheets and reports, of a whole photo or of a face. Each file is read once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from h2a_batch.photos import Frame, Reader, cut_alpha, cut_out, explained, exten
 
 Size = tuple[int, int]
 Piece = tuple[Path | None, Frame | None]
-"""A file, and the square of the photo that is to be seen of it; None where it is shown as it is."""
+"""A file, and the square of it to show; None shows the whole file."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Upright RGB in sRGB, blended with white where its alpha, of the same size, is not full."""
+    """A small copy of a picture.
+
+    Args:
+        image: upright, RGB in sRGB; transparent parts are blended with white.
+        alpha: the transparency, of the same size; None for an opaque picture.
+    """
 
     image: Image.Image
     alpha: Image.Image | None
@@ -30,9 +35,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a photo's rows: in each the photo's own first, None where there is none or it cannot be read.
+    """The pictures of a photo's rows.
 
-    ``extent`` is the width and height of the upright photo where faces are shown of it.
+    Args:
+        rows: for each row the photo's own picture first, then the outputs'; None for a missing or unreadable picture.
+        extent: the width and height of the upright photo, where the rows show faces of it; else None.
     """
 
     rows: list[list[Picture | None]]
@@ -40,23 +47,23 @@ class Pictures:
 
 
 def by_photo(rows: Iterable[Items]) -> Iterator[list[Items]]:
-    """The rows of each photo together, in their order."""
+    """Yield the rows of each photo together, in their order."""
     return (list(group) for _, group in groupby(rows, key=lambda row: (row[0].source, row[0].name)))
 
 
 def pieces(row: Items) -> list[Piece]:
-    """What a row shows: the photo, and each item's output; of both the face that it is about, if it is about one."""
+    """Return what a row shows: the photo and each output; for a row about a face, only this face of each."""
     face = next((item.frame for item in row if item.frame), None)
     return [(row[0].source, face), *((item.output, None if item.frame else face) for item in row)]
 
 
 def draw(rows: Sequence[Items], room: Size) -> Pictures:
-    """The pictures of the rows of one photo, each as large as there is room for."""
+    """Draw the pictures of one photo's rows, each as large as `room` allows."""
     wanted = [pieces(row) for row in rows]
     drawn: dict[Piece, Picture] = {}
     extent: Size | None = None
-    for path in dict.fromkeys(path for path, _ in chain.from_iterable(wanted)):  # the photo is the first
-        if path is None or not path.is_file():  # what is no file, such as a pipe, may never end
+    for path in dict.fromkeys(path for path, _ in chain.from_iterable(wanted)):  # the photo comes first
+        if path is None or not path.is_file():  # reading a pipe, for example, may never end
             continue
         sizes: dict[Frame, Size] = {}
         for row, shown in zip(rows, wanted, strict=True):
@@ -71,7 +78,7 @@ def draw(rows: Sequence[Items], room: Size) -> Pictures:
 
 
 def _size_of_cut(row: Items, room: Size) -> Size:
-    """As large as there is room for, in the shape of the face's own output."""
+    """Return the largest size that fits `room` and has the proportions of the face's own output."""
     width, height = next(filter(None, (extent_of(item.output) for item in row if item.frame and item.output)), (1, 1))
     scale = min(room[0] / width, room[1] / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -84,13 +91,18 @@ def _whole(path: Path, room: Size) -> Picture:
 
 
 def _cut_out(path: Path, sizes: Mapping[Frame, Size], extent: Size | None) -> tuple[dict[Frame, Picture], Size]:
-    """Squares of a photo, each as large as is said, and the photo's extent.
+    """Cut squares out of a photo or an output.
 
     Args:
-        extent: of the photo, where `path` is an output; it shows all of the photo, or the middle of it.
+        path: the file.
+        sizes: the size of the result for each square.
+        extent: where `path` is an output, the width and height of its photo; the output shows all of it or its middle.
+
+    Returns:
+        a picture for each square, and the extent of the photo.
 
     Raises:
-        PhotoError: it cannot be read.
+        PhotoError: the file cannot be read.
     """
     try:
         with open(path, "rb") as file:

@@ -1,9 +1,9 @@
 """The report: earlier results as one HTML page that needs no network, no other file and no server.
 
-The page holds a small picture of everything (so it can be mailed or archived alone) and names the full ones by
-their path relative to it, which a browser finds as long as the page stays where it was written. Its order is that
-of a reader's patience: what a person sees first, the names of all photos, the script, and then the pictures, a
-chunk of pairs a block; a browser shows the page long before it has come to the last of them.
+The page holds a small copy of every picture, so that one can mail or archive it alone. It names the full pictures by
+their path relative to it, and a browser finds them as long as the page stays where it was written. Its order follows
+the reader's patience: first what a person sees, then the names of all photos, the script, and the pictures in blocks
+of `PAIRS_IN_CHUNK` rows. A browser shows the page long before it has read the last block.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from h2a_batch.places import replacing
 
 REPORT_SUFFIXES = (".html", ".htm")
 PAIRS_IN_CHUNK = 32
-_SIDE = 160  # pixels of a small picture's longest side
-_WEBP = {"quality": 70, "method": 2}  # a portrait takes 3 kB and 4 ms; the slower methods save a tenth
+_SIDE = 160  # pixels: the longest side of a small picture
+_WEBP = {"quality": 70, "method": 2}  # a portrait takes 3 kB and 4 ms; slower methods save a tenth of the bytes
 _MARK = b'<meta name="generator" content="h2a-batch'
-_MARK_WITHIN = 1024  # bytes
+_MARK_WITHIN = 1024  # bytes from the start
 _TABLE = "<table><thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table>"
 
 
 @dataclass
 class _Column:
-    """A column of pictures: its heading, how they were made, and what became of the photos."""
+    """A column of pictures: its heading, how they were made, and the counts of its photos."""
 
     heading: str
     facts: Mapping[str, str]
@@ -56,20 +56,20 @@ class _Column:
 
     @property
     def weight(self) -> str:
-        """The mean size of an output."""
+        """The mean size of an output, for people."""
         tally = self.tally
         return f"{tally.size / tally.outputs / 1000:,.0f} kB" if tally.outputs else "\u2013"
 
     def count(self, state: str) -> str:
-        """How many photos are in a state."""
+        """Return the number of photos in a state, for people."""
         return f"{self.tally.states[state]:,}"
 
 
 def check_report(path: Path) -> None:
-    """Make the folder of a report, and make sure that the report will lie over nothing but another report.
+    """Make the folder of a report, and check that the report replaces nothing but another report.
 
     Raises:
-        UsageError: the name is not one of a page, a file of other origin has it, or it cannot be written.
+        UsageError: the name is not that of a page, a file of other origin has it, or it cannot be written.
     """
     if path.suffix.lower() not in REPORT_SUFFIXES:
         raise UsageError(f"{path}: not the name of a page", "let it end in .html")
@@ -99,19 +99,19 @@ def write_report(
     """Write results as one HTML page, whole or not at all, at constant memory.
 
     Args:
-        rows: for each photo, or each face of it, what became of it, an item for each heading:
-            ``read_columns(inputs, outs)``, or ``((item,) for item in items)``. All items of a row have one source, and
-            a photo's rows follow each other. Pulled as the page grows, so a caller can show progress or stop by what
-            it yields; an exception in it leaves no page.
-        path: the page; an earlier report is replaced, see `check_report`.
-        headings: names of the columns, such as the models that are compared.
-        facts: what else the top of the page should say, in this order: ``{"Model": "anime-256", ...}``.
-        details: the same of each of several columns, for the table that compares them.
+        rows: for each photo, or each face of it, an item for each heading: ``read_columns(inputs, outs)``, or
+            ``((item,) for item in items)``. All items of a row have one photo, and a photo's rows follow each other.
+            It pulls the rows as it grows, so that a caller can show progress or stop. An exception leaves no page.
+        path: the page; it replaces an earlier report, see `check_report`.
+        headings: the names of the columns, such as the models that are compared.
+        title: the title of the page.
+        facts: what else the top of the page says, in this order: ``{"Model": "anime-256", ...}``.
+        details: the same for each of several columns, for the table that compares them.
 
     Raises:
         UsageError: as `check_report`.
-        StorageError: the page cannot be written; what was there before is still there.
-        ValueError: a row has not an item, or ``details`` has none, for each heading.
+        StorageError: the page cannot be written; an earlier page is still there.
+        ValueError: a row lacks an item, or ``details`` an entry, for a heading.
     """
     check_report(path)
     columns = [
@@ -119,7 +119,7 @@ def write_report(
     ]
     place = os.path.abspath(path.parent)
     try:
-        # without names, so that nothing is left behind whatever happens; beside the page, where there must be room
+        # files without names, so that nothing stays behind whatever happens; beside the page, where there must be room
         with tempfile.TemporaryFile(dir=place) as index, tempfile.TemporaryFile(dir=place) as chunks:
             with closing(_prepared(rows, place, columns)) as pairs:
                 _spool(pairs, index, chunks)
@@ -132,7 +132,7 @@ def write_report(
 
 
 def _prepared(rows: Iterable[Items], place: str, columns: list[_Column]) -> Generator[tuple[str, str], None, None]:
-    """Each row as two pieces of JSON, for the index and for its chunk; a few photos are made ahead of their turn."""
+    """Yield each row as two texts of JSON, for the index and for its chunk; draw a few photos ahead of their turn."""
     waiting: deque[Future[list[tuple[str, str]]]] = deque()
     workers = available_cores()
     with ThreadPoolExecutor(workers, thread_name_prefix="report") as pool:
@@ -150,7 +150,7 @@ def _prepared(rows: Iterable[Items], place: str, columns: list[_Column]) -> Gene
 
 
 def _photo(rows: Sequence[Items], place: str) -> list[tuple[str, str]]:
-    """The rows of a photo: the index knows name, face, bytes and what became of it, the chunk has the pictures."""
+    """Return the rows of a photo: the index gets name, face, bytes and outcome, the chunk gets the pictures."""
     drawn = draw(rows, (_SIDE, _SIDE))
     return [
         (
@@ -162,14 +162,14 @@ def _photo(rows: Sequence[Items], place: str) -> list[tuple[str, str]]:
 
 
 def _outcome(item: Item) -> object:
-    """Bytes and faces of an output, the reason of a failure, false where no face is, or nothing yet."""
+    """Return bytes and faces of an output, the reason of a failure, False for a photo without a face, or None."""
     if item.state == DONE:
         return [item.output_size, item.faces]
     return (printable(item.error) or "failed") if item.state == FAILED else False if item.state == NOBODY else None
 
 
 def _shot(piece: Piece, picture: Picture | None, extent: Size | None, place: str) -> list[object]:
-    """A picture's small copy and its URL, each empty where there is none; then the square of it that is to be seen."""
+    """Return a picture's small copy and its URL, each empty where there is none; then the square that it shows."""
     path, face = piece
     if path is None or not path.is_file():
         return ["", ""]
@@ -180,24 +180,24 @@ def _shot(piece: Piece, picture: Picture | None, extent: Size | None, place: str
 
 
 def _small(picture: Picture) -> str:
-    """A small picture as WebP in base64."""
+    """Return a small picture as WebP in base64."""
     data = io.BytesIO()
     picture.image.save(data, "WEBP", **_WEBP)
     return base64.b64encode(data.getvalue()).decode("ascii")
 
 
 def _link(path: Path, place: str) -> str:
-    """The URL of a file, relative to the page's folder; all but plain letters and slashes is escaped, byte by byte."""
+    """Return a file's URL relative to the page's folder; all but plain letters and slashes is escaped byte by byte."""
     return quote(os.fsencode(os.path.relpath(path, place)))
 
 
 def _json(value: object) -> str:
-    """JSON that may stand in a script element, where neither an end tag nor a comment may begin."""
+    """Return JSON that may stand in a script element, where neither an end tag nor a comment may begin."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _spool(pairs: Iterable[tuple[str, str]], index: IO[bytes], chunks: IO[bytes]) -> None:
-    """Write rows to their two places."""
+    """Write the rows into index and chunks."""
     count = 0
     for count, (entry, pictures) in enumerate(pairs, 1):
         number, first = divmod(count - 1, PAIRS_IN_CHUNK)
@@ -210,7 +210,7 @@ def _spool(pairs: Iterable[tuple[str, str]], index: IO[bytes], chunks: IO[bytes]
 
 
 def _assemble(page: IO[bytes], index: IO[bytes], chunks: IO[bytes], texts: Mapping[str, str]) -> None:
-    """Fill the template: texts at once, the two that may be large as streams."""
+    """Fill the template: texts at once, the two large parts as streams."""
     streams: dict[str, IO[bytes]] = {"index": index, "chunks": chunks}
     for number, part in enumerate(_asset("report.html").split("@@")):
         if number % 2 == 0:
@@ -223,7 +223,7 @@ def _assemble(page: IO[bytes], index: IO[bytes], chunks: IO[bytes], texts: Mappi
 
 
 def _texts(title: str, facts: Mapping[str, str], columns: list[_Column]) -> dict[str, str]:
-    """What goes into the template's places, as HTML."""
+    """Return the texts for the places of the template, as HTML."""
     style, script = _asset("report.css"), _asset("report.js") + _asset("report_pair.js")
     known = dict(facts)
     known["Page made"] = time.strftime("%Y-%m-%d %H:%M")
@@ -251,7 +251,7 @@ def _texts(title: str, facts: Mapping[str, str], columns: list[_Column]) -> dict
 
 
 def _counts(columns: list[_Column]) -> str:
-    """One line for the top of the page; where several models are compared the table has their counts."""
+    """Return the counts for the top of the page; where models are compared, the number of photos alone."""
     first, count = columns[0].tally, columns[0].tally.states.total()
     parts = [f"<b>{count:,}</b> photo{'s' * (count != 1)}"]
     if len(columns) == 1:
@@ -296,5 +296,5 @@ def _digest(text: str) -> str:
 
 
 def _asset(name: str) -> str:
-    """A part of the page that lies in the package."""
+    """Return the text of a file of this package."""
     return resources.files("h2a_batch.gallery").joinpath(name).read_text(encoding="utf-8")

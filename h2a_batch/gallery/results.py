@@ -1,7 +1,7 @@
-"""What earlier runs made, read from IN, OUT and the ledger: no lock, no write, one photo after the other.
+"""Results: what earlier runs made, read from IN, OUT and the ledger without a lock or a write, photo by photo.
 
-The ledger alone says which output belongs to a photo. A photo that was moved since it was converted is
-known by its content.
+The ledger alone knows which output belongs to a photo. It recognises a photo that was moved since its conversion by
+the photo's content.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from h2a_batch.photos import Frame
 from h2a_batch.places import Address, at
 from h2a_batch.sources import LEDGER_FOLDER, Ignored, Scan, Source, Unusable, check_inputs, scan
 
-_NEAR = 0.25  # of a square's side: two squares whose middles are no farther apart hold the same face
+_NEAR = 0.25  # of a square's side: two squares with middles closer than this show the same face
 
 
 @dataclass(frozen=True)
 class Item:
-    """What became of one photo, or of a face in it that has an output of its own.
+    """The result of one photo, or of a face in it that has an output of its own.
 
     Args:
-        source: the input as it was reached.
-        name: its path below IN, or the file's name, for labels; it may hold anything a file name may.
+        source: the photo, by the path that reached it.
+        name: its path below IN, or the file's name, for labels; it may hold anything that a file name may hold.
         output: the complete output, or None.
-        state: ``done``, ``failed``, ``no-face`` where none was found and so nothing made, or ``pending`` where there
-            is no output of the photo as it is now.
-        error: the reason, one line, when failed.
-        seconds: what the photo's conversion took, from the first byte read to the last byte written.
-        source_size, output_size: bytes.
-        frame: the square of the photo that the output shows, where it shows but a face.
-        face: which of the photo's faces that is, counted from the left; 0 where it is the only one, or the whole photo.
-        faces: how many were found and are painted in the output.
+        state: ``done``, ``failed``, ``no-face`` where no face was found and so nothing made, or ``pending`` where the
+            photo as it is now has no output.
+        error: the reason of a failure, in one line.
+        seconds: how long the photo's conversion took, from the first byte read to the last byte written.
+        source_size: of the photo, in bytes.
+        output_size: of the output, in bytes.
+        frame: the square of the photo that the output shows; None where it shows the whole photo.
+        face: the number of the face, from the left; 0 for the only face, or the whole photo.
+        faces: how many faces were found and are painted in the output.
     """
 
     source: Path
@@ -58,17 +59,23 @@ class Item:
 
     @property
     def label(self) -> str:
-        """The photo's name, and which of its faces it is."""
+        """The photo's name, with the number of the face where there are several."""
         return f"{self.name}, face {self.face}" if self.face else self.name
 
 
 Items = Sequence[Item]
-"""What became of one photo, or of one face: an item for each OUT."""
+"""The results of one photo or one face: an item for each OUT."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way in which outputs of an OUT were made: the model's name, and the fields of `Options.settings`."""
+    """One way in which outputs of an OUT were made.
+
+    Args:
+        model: the model's name.
+        fields: the fields of `Options.settings`.
+        photos: how many photos were converted in this way.
+    """
 
     model: str
     fields: dict[str, Any]
@@ -77,10 +84,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Facts:
-    """The counts of an IN and OUT, and how its outputs were made, the commonest way first.
+    """The counts of an IN and an OUT, and how the outputs were made.
 
-    ``done``, ``failed``, ``pending`` and ``nobody`` (no face was found, and nothing made) are photos, ``faces`` those
-    that were converted, ``rows`` what it takes to show it all.
+    Args:
+        out: OUT.
+        done: photos that were converted.
+        failed: photos that failed.
+        pending: photos without an output as they are now.
+        settings: how the outputs were made, the most frequent way first.
+        nobody: photos without a face, of which nothing was made.
+        faces: faces that were converted.
+        rows: the number of rows that show it all.
     """
 
     out: Path
@@ -94,12 +108,12 @@ class Facts:
 
     @property
     def photos(self) -> int:
-        """All photos of the inputs."""
+        """The number of all photos of the inputs."""
         return self.done + self.failed + self.pending + self.nobody
 
     @property
     def words(self) -> dict[str, str]:
-        """How most outputs were made, for people: what is asked, and the answer."""
+        """How most outputs were made, in words: a name and a value for each setting."""
         if not self.settings:
             return {}
         fields = self.settings[0].fields
@@ -121,7 +135,7 @@ class Facts:
 
 
 def read_results(inputs: Sequence[Path], out: Path, recursive: bool = True) -> Iterator[Item]:
-    """What became of each photo of the inputs, in the order of `source.scan`; of its faces, from left to right.
+    """Yield the result of each photo of the inputs, in the order of `scan`; of its faces, from left to right.
 
     Raises:
         UsageError: an input cannot be reached, or no run has written to OUT.
@@ -132,14 +146,17 @@ def read_results(inputs: Sequence[Path], out: Path, recursive: bool = True) -> I
 
 
 def read_columns(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True) -> Iterator[Items]:
-    """As `read_results`, of several OUTs at once: rows with an item of each, see `read_photos`."""
+    """Yield rows of several OUTs, with an item of each, see `read_photos`; raise as `read_results` does."""
     return chain.from_iterable(read_photos(inputs, outs, recursive))
 
 
 def read_photos(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True) -> Iterator[list[Items]]:
-    """For each photo its rows: one, or where a run made outputs of its faces, one for each face that any run found.
+    """Yield for each photo its rows: one, or one for each face that any run found, where a run made outputs of faces.
 
-    A row has an item of each OUT. An OUT without an output of that face has in it what became of the photo as a whole.
+    A row has an item of each OUT. For an OUT without an output of that face, the item says what it made of the photo.
+
+    Raises:
+        as `read_results`.
     """
     paths = check_inputs(inputs, recursive)
     with ExitStack() as stack:
@@ -149,7 +166,7 @@ def read_photos(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = 
 
 
 def summarise(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = True) -> list[Facts]:
-    """The counts and settings of each OUT, from one look at the photos' names and the ledgers.
+    """Return the counts and settings of each OUT, from one look at the photos' names and the ledgers.
 
     Raises:
         as `read_results`.
@@ -167,9 +184,9 @@ def summarise(inputs: Sequence[Path], outs: Sequence[Path], recursive: bool = Tr
 
 
 def look(found: Source | Unusable, inputs: Sequence[Address], ledger: Ledger) -> tuple[list[Item], Row | None]:
-    """What a ledger knows of a photo, and what of that still holds: an item, or one for each face with an output."""
+    """Return what the ledger knows of a photo that still holds: an item, or one for each face's output; and its row."""
     path = at(found.path).path
-    assert path  # of photos in object stores there are no sheets
+    assert path  # sheets show no photos in object stores
     name = _name(path, inputs)
     if isinstance(found, Unusable):
         return [Item(path, name, None, FAILED, found.message)], None
@@ -186,7 +203,7 @@ def look(found: Source | Unusable, inputs: Sequence[Address], ledger: Ledger) ->
 
 @dataclass
 class Tally:
-    """What became of some photos in one OUT: their states and settings, and the faces, number and bytes of outputs."""
+    """The counts of some photos in one OUT: by state, by settings, and of the outputs their faces, number and bytes."""
 
     states: Counter[str] = field(default_factory=Counter)
     keys: Counter[str] = field(default_factory=Counter)
@@ -199,9 +216,9 @@ class Tally:
         """Count a photo.
 
         Args:
-            items: of its faces, or of its rows; an output of the whole photo may be in several of them.
-            rows: what it takes to show it.
-            row: what the ledger has of it.
+            items: the items of its faces, or of its rows; several of them may have the same output of the whole photo.
+            rows: the number of rows that show it.
+            row: its record in the ledger.
         """
         state = state_of(items)
         self.states[state] += 1
@@ -214,7 +231,7 @@ class Tally:
             self.keys[row.settings] += 1
 
     def counted(self, facts: Facts) -> Facts:
-        """The facts with these counts."""
+        """Return the facts with these counts."""
         done, failed, pending, nobody = (self.states[state] for state in (DONE, FAILED, PENDING, NOBODY))
         return replace(
             facts, done=done, failed=failed, pending=pending, nobody=nobody, faces=self.faces, rows=self.rows
@@ -222,13 +239,13 @@ class Tally:
 
 
 def state_of(items: Iterable[Item]) -> str:
-    """The state of a photo, from those of its faces."""
+    """Return the state of a photo, from the states of its faces."""
     states = {item.state for item in items}
     return next(state for state in (FAILED, PENDING, DONE, NOBODY) if state in states)
 
 
 def facts_of(ledger: Ledger, looks: Iterable[tuple[list[Item], Row | None]]) -> Facts:
-    """The counts and settings of what `look` gave for some photos."""
+    """Return the counts and settings of some photos, from what `look` returned for them."""
     tally = Tally()
     for items, row in looks:
         tally.add(items, len(items), row)
@@ -236,10 +253,10 @@ def facts_of(ledger: Ledger, looks: Iterable[tuple[list[Item], Row | None]]) -> 
 
 
 def open_ledger(out: Path) -> Ledger:
-    """A private copy of OUT's ledger; OUT is neither locked nor written.
+    """Open a private copy of OUT's ledger; OUT is neither locked nor written.
 
     Raises:
-        UsageError: there is none.
+        UsageError: OUT has no ledger.
     """
     target = Path(os.path.abspath(out))
     if not (target / LEDGER_FOLDER / "ledger.sqlite").is_file():
@@ -260,7 +277,7 @@ def _setting(ledger: Ledger, key: str, photos: int) -> Setting:
 
 
 def _photos(inputs: Sequence[Path], ledgers: Sequence[Ledger], recursive: bool) -> Iterator[Source | Unusable]:
-    """The photos of the inputs; what the runs made of them is none, even if IN and OUT are one folder."""
+    """Yield the photos of the inputs, without the outputs of the runs, even if IN and OUT are one folder."""
     roots = [os.path.realpath(path if path.is_dir() else path.parent) + os.sep for path in inputs]
     around = (ledger for ledger in ledgers if any(root.startswith(ledger.real_out + os.sep) for root in roots))
     how = Scan(
@@ -277,7 +294,7 @@ def _photos(inputs: Sequence[Path], ledgers: Sequence[Ledger], recursive: bool) 
 
 
 def _outputs(ledger: Ledger, row: Row, item: Item) -> list[Item]:
-    """Return an item for each output of a photo; where an output is gone or cut short, it is pending."""
+    """Return an item for each output of a photo; it is pending where the output is gone or cut short."""
     faces = ledger.faces(row.source)
     apart = [(face.frame, face.output) for face in faces if face.output]
     if not apart:
@@ -298,8 +315,8 @@ def _made(ledger: Ledger, item: Item, row: Row, output: Output, faces: int) -> I
 
 
 def _rows(columns: Sequence[Sequence[Item]]) -> list[Items]:
-    """What several runs made of one photo, side by side: each face beside the same face, from left to right."""
-    faces: list[dict[int, Item]] = []  # the items of each, by their columns
+    """Return the rows of one photo: each face beside the same face of the other runs, from left to right."""
+    faces: list[dict[int, Item]] = []  # for each face, its items by column
     for column, item in ((column, item) for column, items in enumerate(columns) for item in items if item.frame):
         near = [face for face in faces if column not in face and _apart(item, *face.values()) < _NEAR]
         if near:
@@ -319,21 +336,21 @@ def _rows(columns: Sequence[Sequence[Item]]) -> list[Items]:
 
 
 def _apart(item: Item, *others: Item) -> float:
-    """How far the squares of two faces are apart, in sides of the larger."""
+    """Return the distance between the squares of two faces, in sides of the larger one."""
     one, other = item.frame, others[0].frame
     assert one and other
     return hypot(one.x - other.x, one.y - other.y) / max(one.side, other.side)
 
 
 def _whole(item: Item) -> Item:
-    """What became of a photo, where a face of it is meant that this run has no output of."""
+    """Return an item of the whole photo; where the run has outputs of other faces only, one without an output."""
     if item.frame is None:
         return item
     return replace(item, output=None, state=NOBODY, output_size=0, frame=None, faces=0)
 
 
 def _name(path: Path, inputs: Sequence[Address]) -> str:
-    """A photo's path below its input; of several inputs, with the input's own name."""
+    """Return a photo's path below its input; with several inputs, the path begins with the input's own name."""
     for root in (root for root in (at(address).path for address in inputs) if root):
         if root == path:
             return path.name

@@ -1,4 +1,4 @@
-"""Contact sheets: photos and what became of them, side by side, a page at a time."""
+"""Contact sheets: photos and their results side by side, a page at a time."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from h2a_batch.places import replacing
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 _LONGEST = {"JPEG": 65_000, "WEBP": 16_383, "PNG": 65_000}  # pixels of a side
-_MOST_PIXELS = 150_000_000  # of a page, which is drawn in memory
-_SAMPLED = 64  # rows whose pictures' proportions decide those of the cells
-_POINTS = 842  # the width of A4 across
+_MOST_PIXELS = 150_000_000  # of a page: it is drawn in memory
+_SAMPLED = 64  # the pictures of so many rows decide the proportions of the cells
+_POINTS = 842  # the width of an A4 page in landscape, in points
 _MARK = "h2a-batch sheet"  # the EXIF tag "software" of pages
 _SOFTWARE = 0x0131
 _PDF_MARK, _PDF_MARK_WITHIN = b"/Producer (h2a-batch)", 1 << 16  # bytes; a title comes before it
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder of a contact sheet.
+    """Make the folder of a contact sheet, and check that it can be written.
 
     Raises:
-        UsageError: it cannot be made or written.
+        UsageError: the folder cannot be made or written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def check_writable(path: Path) -> None:
 
 
 def is_sheet(path: Path) -> bool:
-    """Whether a file is a page that this program wrote: no photo and no output bears its mark."""
+    """Tell whether this program wrote a file as a page of a sheet: no photo and no output has its mark."""
     try:
         if not path.is_file():
             return False
@@ -60,28 +60,29 @@ def is_sheet(path: Path) -> bool:
 
 
 def stale_pages(sheet: Path, pages: int) -> list[Path]:
-    """Further pages that an earlier and longer sheet of this name has left."""
+    """Return the further pages that an earlier and longer sheet of this name has left."""
     if sheet.suffix.lower() not in _FORMATS:
         return []
     return list(takewhile(is_sheet, (page_path(sheet, number) for number in count(pages + 1))))
 
 
 def title_of(inputs: Sequence[Path]) -> str:
-    """A title for a sheet of these inputs: the folders' names."""
+    """Return a title for a sheet of these inputs: the folders' names."""
     names = [path.name or str(path) for path in inputs if path.is_dir()]
     return " + ".join(names) if 0 < len(names) < 4 else f"{len(names)} folders" if names else "Photos"
 
 
 def page_path(sheet: Path, number: int) -> Path:
-    """The file of a page: ``sheet.jpg``, ``sheet-2.jpg``, ..."""
+    """Return the file of a page: ``sheet.jpg``, ``sheet-2.jpg``, ..."""
     return sheet if number == 1 else sheet.with_name(f"{sheet.stem}-{number}{sheet.suffix}")
 
 
 def plan_sheet(sheet: Sheet, rows: Iterable[Items]) -> Grid:
-    """The layout of a sheet's pages.
+    """Return the layout of a sheet's pages.
 
     Args:
-        rows: of all that is shown; the first of them decide the shape of the cells.
+        sheet: what to show.
+        rows: all rows; the first ones decide the shape of the cells.
 
     Raises:
         UsageError: a page would be too large.
@@ -108,22 +109,24 @@ def plan_sheet(sheet: Sheet, rows: Iterable[Items]) -> Grid:
 
 
 def files_of(sheet: Sheet, grid: Grid) -> list[Path]:
-    """The files that a sheet will be."""
+    """Return the files of a sheet."""
     pages = 1 if _is_pdf(sheet) else max(1, ceil(sheet.count / grid.on_page))
     return [page_path(sheet.path, number) for number in range(1, pages + 1)]
 
 
 def write_sheet(sheet: Sheet, grid: Grid, rows: Iterable[Items]) -> Iterator[tuple[Path | None, int]]:
-    """Write a sheet page by page, and tell after each the file that is complete now, and the rows on it.
+    """Write a sheet page by page; yield for each page the file that is now complete, and the rows on it.
 
-    A picture format gives a file for each page (`page_path`), PDF one file, which is complete at the end.
-    Whoever stops in between leaves whole files alone.
+    A picture format gives a file for each page (`page_path`). A PDF is one file, which is complete at the end: its
+    pages yield None before that. A caller who stops in between leaves only whole files.
 
     Args:
-        rows: pulled as the pages grow, and no more of them than ``sheet.count``.
+        sheet: what to show.
+        grid: as `plan_sheet` returns it.
+        rows: pulled as the pages grow, but no more of them than ``sheet.count``.
 
     Raises:
-        StorageError: a page cannot be written; what was in its place is still there.
+        StorageError: a page cannot be written; an earlier file of its name is still there.
     """
     drawn = draw_pages(sheet, grid, islice(rows, sheet.count))
     try:

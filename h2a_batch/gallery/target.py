@@ -1,4 +1,4 @@
-"""Where a sheet may be written: over another sheet, and over nothing else."""
+"""Targets: where a sheet may be written: over another sheet, and over nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def claim_sheet(ledger: Ledger, sheet: Path, overwrite: bool) -> None:
     """Reserve a file for a page of the contact sheet.
 
     Raises:
-        UsageError: it is not this ledger's sheet, and `_check_place` refuses it.
+        UsageError: the file is no sheet of this ledger, and `_check_place` refuses it.
     """
     _check_place(sheet, [ledger], overwrite or sheet in ledger.sheets())
     name = os.path.relpath(os.path.join(os.path.realpath(sheet.parent), sheet.name), ledger.real_out)
@@ -24,13 +24,16 @@ def claim_sheet(ledger: Ledger, sheet: Path, overwrite: bool) -> None:
 
 
 def check_page(page: Path, ledgers: Sequence[Ledger], inputs: Sequence[Path], overwrite: bool) -> None:
-    """Make sure that a page of a sheet can be written without a ledger to write that down in.
+    """Check that a page of a sheet can be written, where no ledger can record it.
 
     Args:
-        inputs: as `source.check_inputs` gives them.
+        page: the page.
+        ledgers: the ledgers of the OUTs that the sheet shows.
+        inputs: as `check_inputs` returns them.
+        overwrite: whether the page may replace another sheet.
 
     Raises:
-        UsageError: `_check_place` refuses it; or it would lie among the originals and pass for one.
+        UsageError: `_check_place` refuses the page, or it would lie among the originals and look like one.
     """
     if not any(page in ledger.sheets() for ledger in ledgers):
         folders = [os.path.realpath(path) for path in inputs if path.is_dir()]
@@ -41,13 +44,15 @@ def check_page(page: Path, ledgers: Sequence[Ledger], inputs: Sequence[Path], ov
 
 
 def _check_place(page: Path, ledgers: Sequence[Ledger], replace: bool) -> None:
-    """Make sure that a page of a sheet replaces nothing but another sheet.
+    """Check that a page of a sheet replaces nothing but another sheet.
 
     Args:
-        replace: whether it may do that.
+        page: the page.
+        ledgers: the ledgers whose outputs it must not replace.
+        replace: whether it may replace another sheet.
 
     Raises:
-        UsageError: it is the name of an output or a folder; a file of other origin has it; or it is not to be replaced.
+        UsageError: an output, a folder or a file of other origin has the name, or a sheet that may not be replaced.
     """
     advice = "choose another name for the sheet"
     real = os.path.join(os.path.realpath(page.parent), page.name)

@@ -1,4 +1,4 @@
-"""Writing directions on one line: Unicode's rules (UAX #9) for text without marks of direction."""
+"""Writing directions on one line: the rules of Unicode (UAX #9) for text without marks of direction."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import unicodedata
 from collections.abc import Sequence
 
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
-_SIDES = {"L": "L", "R": "R", "EN": "R", "AN": "R"}  # which way a number among letters counts as going
+_SIDES = {"L": "L", "R": "R", "EN": "R", "AN": "R"}  # the direction for which a letter or number counts
 
 
 def levels(clusters: Sequence[str]) -> list[int]:
-    """How each part of a line that is read from the left is to be set.
+    """Return the direction of each part of a line that reads from left to right.
 
     Args:
-        clusters: letters with what belongs to them, as they are stored.
+        clusters: letters with their marks, in the order in which they are stored.
 
     Returns:
-        0 for what goes rightwards, 1 for what goes leftwards, 2 for a number in the midst of that.
+        for each cluster 0 (rightwards), 1 (leftwards) or 2 (a number among letters that go leftwards).
     """
     kinds = _numbers([unicodedata.bidirectional(cluster[0]) for cluster in clusters])
     _set_brackets(clusters, kinds)
@@ -25,7 +25,7 @@ def levels(clusters: Sequence[str]) -> list[int]:
 
 
 def _numbers(kinds: list[str]) -> list[str]:
-    """Kinds of letters (L, R) and numbers (EN, AN) with the signs that belong to them; the rest is neutral (W1-W7)."""
+    """Set and return the kinds: letters (L, R), numbers with their signs (EN, AN), the rest neutral (W1-W7)."""
     strong = "L"
     for place, kind in enumerate(kinds):
         strong = kind if kind in ("L", "R", "AL") else strong
@@ -49,7 +49,7 @@ def _numbers(kinds: list[str]) -> list[str]:
 
 
 def _set_brackets(clusters: Sequence[str], kinds: list[str]) -> None:
-    """A pair of brackets goes the way of what is in it, or of what is before it (N0)."""
+    """Set the direction of each pair of brackets: that of its content, or of the text before it (N0)."""
     pairs: list[tuple[int, int]] = []
     waiting: list[int] = []
     for place, cluster in enumerate(clusters):
@@ -70,7 +70,7 @@ def _set_brackets(clusters: Sequence[str], kinds: list[str]) -> None:
 
 
 def _set_neutrals(kinds: list[str]) -> None:
-    """What is neutral goes leftwards where both its neighbours do, else with the line (N1, N2)."""
+    """Set neutral kinds: leftwards where both neighbours are, else the direction of the line (N1, N2)."""
     before = "L"
     for place, kind in enumerate(kinds):
         if kind not in _SIDES:

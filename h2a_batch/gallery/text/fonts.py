@@ -1,6 +1,6 @@
-"""Faces: which font draws which letter, from those in this package and, for what they lack, those installed.
+"""Typefaces: finds the font for each letter, in this package or, for what these lack, among the installed fonts.
 
-The package's own cover European scripts, Chinese, Japanese, Korean, Arabic, Hebrew, Devanagari, Thai and emoji.
+The package's fonts cover European scripts, Chinese, Japanese, Korean, Arabic, Hebrew, Devanagari, Thai and emoji.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import ImageFont
 
 try:
     import lzma
-except ImportError:  # a Python that was built without it does with Pillow's own font and the installed ones
+except ImportError:  # such a Python makes do with Pillow's own font and the installed ones
     lzma = None  # type: ignore[assignment]
 
 EMOJI = "NotoEmoji.ttf"
@@ -36,14 +36,21 @@ _OTHERS = (
 _SUFFIXES = (".ttf", ".otf", ".ttc")
 _UNWANTED = ("bold", "italic", "oblique", "black", "light", "thin", "mono", "condensed", "narrow", "math", "serif")
 _OUTLINES = {b"glyf", b"CFF ", b"CFF2"}
-_MOST_INSTALLED = 4000  # files that are looked at, at most
+_MOST_INSTALLED = 4000  # installed files that are looked at
 
 Font = ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True)
 class Typeface:
-    """A font file, and the ranges of letters that it has glyphs for: ``starts[i]`` to ``ends[i]``."""
+    """A font file, and the letters for which it has glyphs.
+
+    Args:
+        name: the file's name or path.
+        file: the path, or the bytes, of the file.
+        starts: the first letters of the ranges, as numbers, in order.
+        ends: the last letters of the ranges.
+    """
 
     name: str
     file: Path | bytes = field(repr=False, hash=False, compare=False)
@@ -51,17 +58,17 @@ class Typeface:
     ends: tuple[int, ...] = field(repr=False, hash=False, compare=False)
 
     def covers(self, letter: str) -> bool:
-        """Whether it has a glyph for a letter."""
+        """Tell whether the font has a glyph for a letter."""
         place = bisect_right(self.starts, ord(letter)) - 1
         return place >= 0 and ord(letter) <= self.ends[place]
 
     def at(self, size: int) -> Font:
-        """The font at a size in pixels."""
+        """Return the font at a size in pixels."""
         return _sized(self, size)
 
 
 def face_for(letters: str, bold: bool) -> Typeface | None:
-    """The first face that has all of some letters; None where there is none."""
+    """Return the first typeface that has all of some letters; None where there is none."""
     for face in _faces(letters, bold):
         if all(face.covers(letter) for letter in letters):
             return face
@@ -70,13 +77,13 @@ def face_for(letters: str, bold: bool) -> Typeface | None:
 
 @lru_cache(maxsize=2)
 def base_face(bold: bool) -> Typeface:
-    """The face for European scripts."""
+    """Return the typeface for European scripts."""
     return _packed(_BOLD if bold else _REGULAR) or _pillows()
 
 
 def _faces(letters: str, bold: bool) -> Iterator[Typeface]:
-    """All faces there are, the likeliest first; installed ones are not touched before they are needed."""
-    if "\ufe0f" in letters:  # asks for the coloured form of what is a sign in other fonts too
+    """Yield all typefaces, the most likely first; read an installed one only when it is needed."""
+    if "\ufe0f" in letters:  # asks for the emoji form of a sign that other fonts have, too
         yield from _known((EMOJI,))
     yield base_face(bold)
     yield from _known(_OTHERS)
@@ -101,7 +108,7 @@ def _sized(face: Typeface, size: int) -> Font:
 
 @lru_cache(maxsize=16)
 def _packed(name: str) -> Typeface | None:
-    """A face of this package."""
+    """Return a typeface of this package; None where Python cannot unpack it."""
     if lzma is None:
         return None
     data = lzma.decompress((resources.files("h2a_batch.gallery.text") / "fonts" / f"{name}.xz").read_bytes())
@@ -109,7 +116,7 @@ def _packed(name: str) -> Typeface | None:
 
 
 def _pillows() -> Typeface:
-    """Pillow's own font, where there is no other: Latin letters alone."""
+    """Return Pillow's own font, for want of any other: it has Latin letters alone."""
     font = ImageFont.load_default(16)
     assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow without FreeType draws no text at any size
     data = font.font_bytes
@@ -118,7 +125,7 @@ def _pillows() -> Typeface:
 
 @lru_cache(maxsize=1)
 def _installed_files() -> tuple[Path, ...]:
-    """Font files of this machine and this user; upright, of usual weight and by Noto first."""
+    """Return the font files of this machine and user: upright ones of usual weight, and Noto, come first."""
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
     folders = [home / "fonts", Path.home() / ".fonts", *(Path(folder, "fonts") for folder in shared.split(":"))]
@@ -139,7 +146,7 @@ def _rank(path: Path) -> tuple[int, bool, str]:
 
 @lru_cache(maxsize=_MOST_INSTALLED)
 def _installed(path: Path) -> Typeface | None:
-    """An installed face; None where it is broken or holds pictures instead of outlines."""
+    """Return an installed typeface; None where it is broken or has pictures instead of outlines."""
     try:
         with open(path, "rb") as file:
             face = Typeface(str(path), path, *_coverage(file))
@@ -150,13 +157,13 @@ def _installed(path: Path) -> Typeface | None:
 
 
 def _coverage(file: BinaryIO) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """First and last letters of the ranges that a font covers, in order, read from its table `cmap`.
+    """Return the first and the last letters of the ranges that a font covers, in order, from its table `cmap`.
 
     Raises:
-        ValueError, struct.error, IndexError: no font of outlines, or a broken one.
+        ValueError, struct.error, IndexError: this is no font of outlines, or a broken one.
     """
     start = 0
-    if file.read(4) == b"ttcf":  # a collection: its first font
+    if file.read(4) == b"ttcf":  # a collection: take its first font
         file.seek(12)
         (start,) = struct.unpack(">I", file.read(4))
     file.seek(start + 4)
@@ -173,7 +180,7 @@ def _coverage(file: BinaryIO) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _ranges(cmap: bytes) -> Iterator[tuple[int, int]]:
-    """The ranges of the richest Unicode subtable."""
+    """Yield the ranges of the richest Unicode subtable; the formats are those of OpenType's chapter on `cmap`."""
     (count,) = struct.unpack_from(">2xH", cmap)
     best = (0, 0)
     for number in range(count):
@@ -188,7 +195,7 @@ def _ranges(cmap: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _groups(cmap: bytes, offset: int) -> Iterator[tuple[int, int]]:
-    """The ranges of a subtable of format 12."""
+    """Yield the ranges of a subtable of format 12."""
     (count,) = struct.unpack_from(">I", cmap, offset + 12)
     for number in range(count):
         first, last, glyph = struct.unpack_from(">III", cmap, offset + 16 + 12 * number)
@@ -199,7 +206,7 @@ def _groups(cmap: bytes, offset: int) -> Iterator[tuple[int, int]]:
 
 
 def _segments(cmap: bytes, offset: int) -> Iterator[tuple[int, int]]:
-    """The ranges of a subtable of format 4."""
+    """Yield the ranges of a subtable of format 4."""
     count = struct.unpack_from(">H", cmap, offset + 6)[0] // 2
     ends, starts = offset + 14, offset + 16 + 2 * count
     for number in range(count):
@@ -209,7 +216,7 @@ def _segments(cmap: bytes, offset: int) -> Iterator[tuple[int, int]]:
         place = starts + 4 * count + 2 * number
         (shift,) = struct.unpack_from(">H", cmap, place)
         if not shift:
-            hole = -delta & 0xFFFF  # the one letter that maps to glyph 0, which is none
+            hole = -delta & 0xFFFF  # this letter maps to glyph 0, which means no glyph
             pieces = [(first, hole - 1), (hole + 1, last)] if first <= hole <= last else [(first, last)]
             yield from ((one, other) for one, other in pieces if one <= other and one != 0xFFFF)
             continue

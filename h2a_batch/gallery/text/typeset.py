@@ -1,7 +1,7 @@
-"""Text on one line, in any script: cleaned, cut to the room there is, each letter in a font that has it.
+"""Typesetting: one line of text in any script, cleaned, cut to its room, each letter in a font that has it.
 
-What no font can draw is written as an escape, never as an empty box. Right-to-left runs are put in order here
-and shaped by Pillow's libraqm; without that library they are reversed, and Arabic letters stay unjoined.
+A letter that no font has becomes an escape, never an empty box. This module puts right-to-left runs in order, and
+Pillow's libraqm shapes them; without that library they are reversed, and Arabic letters stay unjoined.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Span:
-    """Letters that one face draws, in the order they are stored."""
+    """Letters that one typeface draws, in the order in which they are stored."""
 
     face: Typeface
     text: str
@@ -35,12 +35,13 @@ class Span:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text ready to be drawn.
+    """A line of text that is ready to be drawn.
 
     Args:
         spans: from left to right.
-        size, width: of the font and of the line, in pixels.
-        text: all of it, also what there was no room for, its letters from left to right.
+        size: of the font, in pixels.
+        width: of the line, in pixels.
+        text: the whole text, also where it was cut, its letters from left to right.
     """
 
     spans: tuple[Span, ...]
@@ -49,7 +50,7 @@ class Line:
     text: str
 
     def draw(self, canvas: ImageDraw.ImageDraw, x: float, baseline: float, colour: Colour) -> None:
-        """Draw it, starting at `x`."""
+        """Draw the line; `x` is its left end, `baseline` its height, both in pixels."""
         for span in self.spans:
             font = span.face.at(self.size)
             canvas.text((x, baseline), span.text, colour, font, anchor="ls")
@@ -57,16 +58,20 @@ class Line:
 
 
 def line(text: str, size: int, room: float, bold: bool = False, from_end: bool = False) -> Line:
-    """Text as a line no wider than `room` pixels; where it is too long its middle is left out.
+    """Set text as a line no wider than `room` pixels; leave out the middle of a text that is too long.
 
     Args:
-        from_end: leave out the beginning instead, as is best for paths.
+        text: any text; it is cleaned by `printable`.
+        size: of the font, in pixels.
+        room: the greatest width, in pixels.
+        bold: whether to set it in bold.
+        from_end: whether to leave out the beginning instead, as is best for paths.
     """
     clusters = _clusters(printable(unicodedata.normalize("NFC", text)))
     whole = _set(clusters, size, bold)
     if whole.width <= room or not clusters:
         return whole
-    least, most = 0, len(clusters) - 1  # clusters that are kept
+    least, most = 0, len(clusters) - 1  # how many clusters to keep
     while least < most:
         kept = (least + most + 1) // 2
         if _set(_shortened(clusters, kept, from_end), size, bold).width <= room:
@@ -77,7 +82,7 @@ def line(text: str, size: int, room: float, bold: bool = False, from_end: bool =
 
 
 def paragraph(text: str, size: int, room: float, lines: int, bold: bool = False) -> list[Line]:
-    """Text broken at its spaces into at most so many lines; the last is cut where there is more."""
+    """Break text at its spaces into at most `lines` lines; cut the last line where there is more."""
     words = text.split()
     done: list[Line] = []
     while words and len(done) < lines - 1:
@@ -92,7 +97,7 @@ def paragraph(text: str, size: int, room: float, lines: int, bold: bool = False)
 
 
 def undrawn() -> str:
-    """A line that says which letters had to be written as escapes, and what helps; empty where there were none."""
+    """Return a line that names the letters without a font, and the remedy; an empty text where there were none."""
     if not _undrawn:
         return ""
     example = min(_undrawn)
@@ -102,7 +107,7 @@ def undrawn() -> str:
 
 
 def _ended(words: list[str], size: int, room: float, bold: bool) -> Line:
-    """The last line: what there is room for, and an ellipsis behind it."""
+    """Return the last line: as many words as fit, and an ellipsis where there are more."""
     for count in range(len(words), 0, -1):
         text = " ".join(words[:count]) + (ELLIPSIS if count < len(words) else "")
         made = line(text, size, 1e9, bold)
@@ -117,26 +122,26 @@ def _shortened(clusters: Sequence[str], kept: int, from_end: bool) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Text that is valid Unicode on one line: control characters, marks of direction and bytes that are no UTF-8
-    as escapes."""
+    """Return text as valid Unicode on one line: with escapes for control characters, marks of direction and bytes
+    that are no UTF-8."""
     return "".join(_escape(letter) if _is_hidden(letter) else letter for letter in text)
 
 
 def _is_hidden(letter: str) -> bool:
-    """Whether a letter is not seen, and does something all the same; what joins emoji and letters is seen."""
+    """Tell whether a letter is invisible and yet has an effect; joiners of emoji and letters do not count."""
     if letter in _JOINERS or "\U000e0020" <= letter <= "\U000e007f":
         return False
     return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def _escape(letter: str) -> str:
-    if "\udc80" <= letter <= "\udcff":  # a byte of a name that is no UTF-8
+    if "\udc80" <= letter <= "\udcff":  # a byte of a name that is not UTF-8
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode("ascii")
 
 
 def _clusters(text: str) -> list[str]:
-    """Letters with the marks, joiners and skin tones that belong to them: what is never torn apart."""
+    """Return letters with their marks, joiners and skin tones: units that a cut never tears apart."""
     clusters: list[str] = []
     for letter in text:
         joined = bool(clusters) and clusters[-1][-1] == "\u200d"
@@ -157,7 +162,7 @@ def _extends(letter: str) -> bool:
 
 
 def _is_optional(letter: str) -> bool:
-    """Whether a letter can be left out where a font does not know it."""
+    """Tell whether a font without this letter may leave it out."""
     return letter in _JOINERS or "\ufe00" <= letter <= "\ufe0f" or _is_tone(letter) or letter >= "\U000e0020"
 
 
@@ -166,7 +171,7 @@ def _is_tone(letter: str) -> bool:
 
 
 def _set(clusters: Sequence[str], size: int, bold: bool) -> Line:
-    """A line of whatever width it takes."""
+    """Set clusters as one line, however wide."""
     runs = groupby(zip(clusters, levels(clusters), strict=True), key=lambda pair: pair[1] > 0)
     spans = tuple(span for leftwards, run in runs for span in _spans(run, leftwards, bold))
     width = sum(span.face.at(size).getlength(span.text) for span in spans)
@@ -174,7 +179,7 @@ def _set(clusters: Sequence[str], size: int, bold: bool) -> Line:
 
 
 def _spans(run: Iterable[tuple[str, int]], leftwards: bool, bold: bool) -> list[Span]:
-    """A run of clusters and their levels, of one direction, as spans from left to right."""
+    """Return a run of clusters and their levels, all in one direction, as spans from left to right."""
     placed: list[tuple[Typeface, str, int]] = []
     for cluster, level in run:
         before = placed[-1][0] if placed else None
@@ -185,8 +190,8 @@ def _spans(run: Iterable[tuple[str, int]], leftwards: bool, bold: bool) -> list[
 
 
 def _placed(cluster: str, before: Typeface | None, bold: bool) -> tuple[Typeface, str]:
-    """A cluster with its face: for a space that of its neighbour, for what no font has an escape."""
-    if len(cluster) > 1:  # tones are for colour, and there is none
+    """Return a cluster with its typeface: a space takes its neighbour's, a cluster without a font becomes an escape."""
+    if len(cluster) > 1:  # the fonts have no colours, so skin tones make no difference
         cluster = cluster[0] + "".join(letter for letter in cluster[1:] if not _is_tone(letter))
     needed = cluster[0] + "".join(letter for letter in cluster[1:] if not _is_optional(letter))
     if cluster == " " and before is not None and before.covers(" "):
@@ -200,7 +205,7 @@ def _placed(cluster: str, before: Typeface | None, bold: bool) -> tuple[Typeface
 
 
 def _visual(texts: list[str], level: int) -> str:
-    """A span's text as Pillow wants it: logical where it can shape it, else as it is seen."""
+    """Return a span's text as Pillow draws it: in logical order where Pillow shapes it, else in visual order."""
     text = "".join(texts)
     if level != 1 or (_SHAPES and _has_rtl(text)):
         return text
