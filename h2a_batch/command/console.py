@@ -37,7 +37,8 @@ def quiet_libraries(verbose: bool) -> Iterator[None]:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
         yield
         return
-    before, sys.stderr = sys.stderr, own
+    before = sys.stderr
+    sys.stderr = own
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)

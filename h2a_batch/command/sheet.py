@@ -149,7 +149,8 @@ def build_parser(name: str) -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> None:
     fields = {name: getattr(given, name) for name in Look.__dataclass_fields__ if getattr(given, name) is not None}
-    look, job = Look(**fields), _job(given)
+    look = Look(**fields)
+    job = _job(given)
     facts = summarise(job.inputs, job.outs, job.recursive)
     total = facts[0].photos
     if not total:

@@ -31,7 +31,7 @@ from h2a_batch.photos import FORMATS, Frame, encode
 from h2a_batch.places import at
 
 NameFaces = Callable[[Task, int], Sequence[str]]
-_HANDFUL = 8  # so few photos need one generator only: loading another takes as long
+_HANDFUL = 8  # photos: no more than these need one generator only, as loading another takes as long
 _CALLERS = 16  # threads that read from a store; half as many at least write to one: they mostly wait
 _HELD_BYTES = 256 << 20  # of objects in memory before they are decoded; a larger one is there alone
 _FILL_SECONDS = 0.05  # how long a batch with room waits for one more photo
@@ -149,7 +149,9 @@ class _Allowance:
     """A number of bytes that all threads share, first come, first served; a larger request waits to be alone."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._used, self._open = most, 0, False
+        self._most = most
+        self._used = 0
+        self._open = False
         self._freed = threading.Condition()
         self._line: list[object] = []  # who waits, in turn: or small requests would keep a large one waiting for ever
 
@@ -268,8 +270,10 @@ class _Stages:
 
     def _decoder(self) -> None:
         """Decode photos and look for their faces, in one thread."""
-        card, options = self.generator.card, self.options
-        size, fit = (card.input.width, card.input.height), options.fit or card.fit
+        card = self.generator.card
+        options = self.options
+        size = (card.input.width, card.input.height)
+        fit = options.fit or card.fit
 
         def find(picture: NDArray[np.uint8], smallest: float) -> list[Face]:
             try:
@@ -280,7 +284,8 @@ class _Stages:
         search = search_of(options, find, card.face)
 
         def decode_one(job: _Job) -> None:
-            source, fetched = job.task.source, job.data
+            source = job.task.source
+            fetched = job.data
             if fetched is None:
                 job.started = time.perf_counter()
             met = (source.size, source.mtime_ns) if options.watch else None  # as it came to rest
@@ -340,7 +345,8 @@ class _Stages:
 
     def _encode(self, job: _Job) -> None:
         assert job.photo is not None
-        options, photo = self.options, job.photo
+        options = self.options
+        photo = job.photo
         images = finish(photo, job.painted, keep_alpha=FORMATS[options.format].alpha)
         files = [encode(image, options.format, options.effective_quality, photo.exif) for image in images]
         portraits = bool(photo.faces) and photo.canvas is None

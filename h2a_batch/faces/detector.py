@@ -34,7 +34,7 @@ LEVEL = 12.0  # degrees; a face that is tilted by more gets its landmarks from t
 _SECOND_SIDE = 128  # pixels of the second look's picture
 _SECOND_SHARE = 1.2  # of the face's square: what the second look's picture shows
 _CELL, _STEP = 4, 32  # pixels: the side of a cell; the sides of the network's picture are multiples of the latter
-_SAME = 0.3  # boxes show one face if they share so much of their union
+_SAME = 0.3  # boxes that share this part of their union show one face
 _PART = 768  # pixels: longer copies are looked at part by part, which bounds the memory
 _LARGEST = 80  # pixels of the largest face in a part, and of the overlap of parts; a smaller copy shows larger faces
 _SMALLER = 4.0  # how many times smaller that copy is
@@ -99,7 +99,8 @@ class Detector:
             ModelError: MindSpore Lite failed.
         """
         height, width = pixels.shape[:2]
-        image, scale = Image.fromarray(pixels), min(1.0, NARROWEST / smallest)
+        image = Image.fromarray(pixels)
+        scale = min(1.0, NARROWEST / smallest)
         copies = [self._look(_reduced(image, scale))]
         while max(width, height) * scale > _PART:  # the parts of a large copy cut large faces
             scale /= _SMALLER
@@ -203,11 +204,13 @@ class Detectors:
         began = time.monotonic()
         try:
             detector = Detector()
-            self._count, self._cost = self._count + 1, time.monotonic() - began
+            self._count += 1
+            self._cost = time.monotonic() - began
             return detector
         finally:
             with self._changed:
-                self._loading, self._waited = False, 0.0
+                self._loading = False
+                self._waited = 0.0
                 self._changed.notify_all()
 
 

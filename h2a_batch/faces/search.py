@@ -66,7 +66,8 @@ class Search:
 
     def _portrait(self, picture: Pixels, size: tuple[int, int], smallest: float) -> tuple[float, Frame] | None:
         """Return the width and the square of a portrait's face, in the photo's pixels; ignore narrower faces."""
-        scale, shown = picture.shape[1] / size[0], (picture.shape[1], picture.shape[0])
+        scale = picture.shape[1] / size[0]
+        shown = (picture.shape[1], picture.shape[0])
         faces = self.find(picture, smallest * scale)
         frames = [frame_of(face, self.rule) for face in faces]
         if not is_portrait(shown, faces, frames):

@@ -87,7 +87,8 @@ class Page:
 
 def draw_pages(sheet: Sheet, grid: Grid, rows: Iterator[Items]) -> Iterator[Page]:
     """Draw the pages; only the pictures of one page are in memory at a time."""
-    theme, many = THEMES[sheet.look.theme], ceil(sheet.count / grid.on_page)
+    theme = THEMES[sheet.look.theme]
+    many = ceil(sheet.count / grid.on_page)
     number = 0
     with ThreadPoolExecutor(available_cores(), thread_name_prefix="sheet") as pool:
         while shown := list(islice(rows, grid.on_page)):
@@ -209,7 +210,9 @@ def _draw_group(
     for number, picture in enumerate(pictures):
         item, x, width = row[max(0, number - 1)], grid.offset(number), wide
         if nothing:  # one field takes the place of all
-            item, x, width = next((item for item in row if item.state == FAILED), item), 0, grid.group[0]
+            item = next((item for item in row if item.state == FAILED), item)
+            x = 0
+            width = grid.group[0]
         failed = picture is None and item.state in (FAILED, DONE) and (number > 0 or nothing)
         strip.draw.rectangle((x, 0, x + width - 1, high), theme.alarm_cell if failed else theme.cell)
         if picture is not None:

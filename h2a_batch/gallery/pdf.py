@@ -79,7 +79,8 @@ class PdfWriter:
         """Write the list of pages and the table of objects, which are known only at the end."""
         kids = b" ".join(b"%d 0 R" % page for page in self._pages)
         self._object(_PAGES, b"<< /Type /Pages /Count %d /Kids [%s] >>" % (len(self._pages), kids))
-        start, count = self._file.tell(), len(self._places) + 1
+        start = self._file.tell()
+        count = len(self._places) + 1
         self._put(b"xref\n0 %d\n0000000000 65535 f \n" % count)
         for number in range(1, count):
             self._put(b"%010d 00000 n \n" % self._places[number])

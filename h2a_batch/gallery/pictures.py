@@ -110,7 +110,9 @@ def _cut_out(path: Path, sizes: Mapping[Frame, Size], extent: Size | None) -> tu
             width, height = extent or reader.upright
             scale = max(reader.upright[0] / width, reader.upright[1] / height)
             photo = reader.load(max(min(size) / (frame.side * scale) for frame, size in sizes.items()))
-            (across, down), scale, cuts = photo.image.size, scale * photo.x, {}
+            across, down = photo.image.size
+            scale *= photo.x
+            cuts = {}
             for frame, size in sizes.items():
                 x, y = (frame.x - width / 2) * scale + across / 2, (frame.y - height / 2) * scale + down / 2
                 square = replace(frame, x=x, y=y, side=frame.side * scale)

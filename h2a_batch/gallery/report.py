@@ -252,7 +252,8 @@ def _texts(title: str, facts: Mapping[str, str], columns: list[_Column]) -> dict
 
 def _counts(columns: list[_Column]) -> str:
     """Return the counts for the top of the page; where models are compared, the number of photos alone."""
-    first, count = columns[0].tally, columns[0].tally.states.total()
+    first = columns[0].tally
+    count = columns[0].tally.states.total()
     parts = [f"<b>{count:,}</b> photo{'s' * (count != 1)}"]
     if len(columns) == 1:
         if first.faces:

@@ -23,7 +23,7 @@ from h2a_batch.places import replacing
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 _LONGEST = {"JPEG": 65_000, "WEBP": 16_383, "PNG": 65_000}  # pixels of a side
 _MOST_PIXELS = 150_000_000  # of a page: it is drawn in memory
-_SAMPLED = 64  # the pictures of so many rows decide the proportions of the cells
+_SAMPLED = 64  # rows: the pictures of the first ones decide the proportions of the cells
 _POINTS = 842  # the width of an A4 page in landscape, in points
 _MARK = "h2a-batch sheet"  # the EXIF tag "software" of pages
 _SOFTWARE = 0x0131

@@ -218,7 +218,8 @@ def read_card(path: Path, kind: str) -> dict[str, Any] | None:
         return None
     try:
         fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        found, sha256 = fields.get("kind", GENERATOR), fields["sha256"]
+        found = fields.get("kind", GENERATOR)
+        sha256 = fields["sha256"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unusable(path, error) from error
     if found != kind:

@@ -66,7 +66,7 @@ CREATE TABLE IF NOT EXISTS disposals (  -- what is still to be done with photos 
     device INTEGER NOT NULL             -- number of the volume that it is on
 ) WITHOUT ROWID""",
 )
-_BATCH_SECONDS = 0.5  # a kill may cost the results of so long: the next run makes them again
+_BATCH_SECONDS = 0.5  # the results of this time may be lost by a kill: the next run makes them again
 
 
 class Database:

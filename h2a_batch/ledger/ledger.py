@@ -31,7 +31,8 @@ from h2a_batch.sources import Source
 _PROBE_BYTES = 1 << 18  # a test of whether a full disk has room again; larger than most outputs
 
 
-_ROW, _MADE = ", ".join(Row.__dataclass_fields__), ", ".join(Made.__dataclass_fields__)
+_ROW = ", ".join(Row.__dataclass_fields__)
+_MADE = ", ".join(Made.__dataclass_fields__)
 
 
 class Ledger:

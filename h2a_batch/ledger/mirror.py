@@ -43,8 +43,9 @@ from h2a_batch.places import (
 from h2a_batch.sources import LEDGER_FOLDER
 
 _EVERY, _SHARE = 60.0, 50  # seconds between two signs of life or copies; for copies also times what the last one took
-_ALIVE = 180.0  # seconds since its last sign of life for which a run on another machine counts as alive
-_ROWS, _AT_ONCE = 1000, 16
+_ALIVE = 180.0  # seconds after its last sign of life in which a run on another machine counts as alive
+_ROWS = 1000  # objects that are listed into the database together
+_AT_ONCE = 16  # requests to the store at the same time
 # names are bytes, since they need not be UTF-8; a run that died left the objects with `ours` behind
 _PRESENT = "CREATE TEMP TABLE present (name BLOB PRIMARY KEY, size INTEGER, ours INTEGER) WITHOUT ROWID"
 
@@ -69,7 +70,8 @@ class Mirror:
         self._out, self._folder, self._read_only = out, folder, read_only
         self._ledger = out / LEDGER_FOLDER / "ledger.sqlite"
         self._mark = out / LEDGER_FOLDER / "running.json"
-        self._here, self._known = folder / "ledger.sqlite", folder / "copied"
+        self._here = folder / "ledger.sqlite"
+        self._known = folder / "copied"
         self._run = folder / "run"
         self._lost = 0.0  # since when there may be objects that a lost ledger knew
         self._borrowed: tempfile.TemporaryDirectory[str] | None = None  # a copy of the ledger, to read from
@@ -92,7 +94,8 @@ class Mirror:
         """
         check_reachable(self._out)
         try:
-            found, copy = find(self._mark), find(self._ledger)
+            found = find(self._mark)
+            copy = find(self._ledger)
             mark: dict[str, Any] = json.loads(get(self._mark)) if found else {}
             own = found is not None and mark.get("run") == _text(self._run) and self._here.exists()
             if found and not own:

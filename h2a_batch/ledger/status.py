@@ -88,7 +88,8 @@ def portraits_of(ledger: Ledger, source: str) -> list[Output]:
 
 def holds(ledger: Ledger, output: Output) -> bool:
     """Tell whether an output is there, as it was made or as somebody edited it, and not cut short."""
-    size, path = ledger.size(output.name), ledger.out / output.name
+    size = ledger.size(output.name)
+    path = ledger.out / output.name
     return size == output.size or (size is not None and at(path).is_file() and is_foreign(ledger, output.name))
 
 
@@ -159,7 +160,8 @@ def _namesakes(ledger: Ledger, source: Source) -> list[Row]:
         row = ledger.row(made.source) if made and made.source and made.sha256 else None
         return [row] if row else []
     # a reader may not know how outputs are named: a photo of the same folder and stem is a namesake
-    folder, stem = os.path.dirname(source.output), stem_of(source.path.name)
+    folder = os.path.dirname(source.output)
+    stem = stem_of(source.path.name)
     rows = (row for row in ledger.rows_of_size(source.size) if os.path.dirname(row.natural) == folder)
     return [row for row in rows if stem_of(os.path.basename(row.source)) == stem]
 

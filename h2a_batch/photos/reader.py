@@ -85,7 +85,8 @@ class Reader:
         """Return the photo, shrunk to the share `scale` of its size or less far; only JPEG shrinks, to load faster."""
         known = self._loaded
         if known is None or known.x < _NEARLY * min(1.0, scale):
-            image, self._image = self._image or self._open(), None
+            image = self._image or self._open()
+            self._image = None
             if scale < 1:
                 width, height = (max(1, round(side * scale)) for side in self.upright)
                 image.draft(None, (height, width) if self._turn >= 5 else (width, height))
@@ -157,7 +158,8 @@ def cut_out(photo: Scaled, profile: bytes | None, square: Frame, size: Size) -> 
     """Cut a square out of a photo, in sRGB; cut before the conversion of colours where the mode allows it."""
     image = photo.image
     if image.mode != "RGB":
-        image, profile = to_srgb(image, profile), None
+        image = to_srgb(image, profile)
+        profile = None
     return to_srgb(Image.fromarray(cut(image, square, size)), profile)
 
 

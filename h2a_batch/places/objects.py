@@ -234,7 +234,8 @@ def _pages(where: Remote, size: int, exact: bool = False) -> Iterator[list[Item]
             yield from _walked(fs, path, exact)
         return
     bucket, _, key = path.partition("/")
-    prefix, marker = key if exact or not key else f"{key}/", ""
+    prefix = key if exact or not key else f"{key}/"
+    marker = ""
     while True:
         with unified_errors():
             # the first version of this call, which all stores know
@@ -254,7 +255,8 @@ def _walked(fs: Any, path: str, exact: bool) -> Iterator[list[Item]]:
     if exact:
         yield [_item(fs.info(path), "")] if fs.isfile(path) else []
         return
-    root, waiting = fs._strip_protocol(path).rstrip("/") + "/", [path]
+    root = fs._strip_protocol(path).rstrip("/") + "/"
+    waiting = [path]
     while waiting:
         with contextlib.suppress(FileNotFoundError):  # a prefix that nothing has
             found = sorted(fs.ls(waiting.pop(), detail=True), key=lambda info: str(info["name"]))

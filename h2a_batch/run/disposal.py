@@ -74,7 +74,8 @@ class Disposal:
 
     def carry_out(self) -> None:
         """Do what was planned; the ledger must be committed."""
-        planned, self._planned = self._planned, []
+        planned = self._planned
+        self._planned = []
         entries = [entry for real in planned if (entry := self._on_record.of(real))]
         rows = [self._ledger.row(entry.source) for entry in entries]
         out = Path(str(self._ledger.out))  # a path: nothing is planned for an object store
@@ -127,7 +128,8 @@ class Disposal:
         try:
             event = self._finish(entry)
         except OSError as error:
-            event, number = None, error.errno or errno.EIO
+            event = None
+            number = error.errno or errno.EIO
             if entry.source not in self.refused:
                 what = "deleted" if not entry.target else "archived" if entry.state == "done" else "moved"
                 message = f"it stays where it is: it cannot be {what} ({error.strerror or error})"

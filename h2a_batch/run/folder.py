@@ -65,8 +65,7 @@ def convert_folder(
     paths, target, options = _checked(given, os.fspath(out), options)
     originals = _folders_of(paths)
     ended = stop or threading.Event()
-    tell = on_file or (lambda result: None)
-    tell_event = on_event or (lambda event: None)
+    tell, tell_event = on_file or (lambda result: None), on_event or (lambda event: None)
     joined = cluster.joined(options.ray) if options.ray and not options.dry_run else contextlib.nullcontext()
     with joined, _opened(target, options, originals) as (ledger, model, generator):
         presenter = Presenter(ledger, options, _on_disk(paths), ended)

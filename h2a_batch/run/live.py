@@ -44,10 +44,12 @@ class Live:
         self._folders, self._ledger, self._disposal = folders, ledger, disposal
         self._tell, self._stop = tell, stop
         settling = Settling(SETTLE_SECONDS if options.settle is None else options.settle)
-        poll, idle = options.poll, options.max_idle
+        poll = options.poll
+        idle = options.max_idle
         self._watcher = Watcher(folders, how, settling, self._is_known, poll, idle, tell, stop)
         self._blocked = False  # OUT is full
-        self._answered, self._reported = 0, 0  # numbers of photos: answered so far, and at the last table
+        self._answered = 0  # photos so far
+        self._reported = 0  # photos at the last table
         self._next_upkeep = time.monotonic() + _UPKEEP
 
     def photos(self) -> Iterator[Found | None]:

@@ -155,7 +155,8 @@ class Run:
 
     def tasks(self) -> Iterator[Task | None]:
         """Yield the photos to convert, once their outputs' names are on record; None where there is nothing for now."""
-        claims, together = self.claims(), 1
+        claims = self.claims()
+        together = 1
         while chunk := _chunk(claims, together):
             self.save()
             for task in chunk:

@@ -24,7 +24,7 @@ from watchdog.observers import Observer
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver
 
-# not each write: a file is waited for from its creation on, and one written anew is met when it is closed
+# no notice of each write: the watch waits for a file from its creation on, and meets a rewritten one at its close
 _WANTED: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
     FileMovedEvent,
@@ -70,7 +70,8 @@ class Notices(FileSystemEventHandler):
 
     def stop(self) -> None:
         """Stop collecting."""
-        observer, self._observer = self._observer, None
+        observer = self._observer
+        self._observer = None
         self._woken.clear()  # or `wait` would return at once, since nobody takes the notices any more
         if observer is not None and observer.is_alive():
             observer.stop()
@@ -106,7 +107,8 @@ class Notices(FileSystemEventHandler):
             self._grown = False
             self._try_one_more()
         with self._lock:
-            taken, self._paths = self._paths, set()
+            taken = self._paths
+            self._paths = set()
             self._woken.clear()
         return taken
 

@@ -16,7 +16,7 @@ from h2a_batch.sources.source import Source
 
 SETTLE_SECONDS = 2.0  # the default
 _SHORTEST_PATIENCE = 30.0  # seconds: a stalled copy goes on within them; later the photo is reported as broken
-_PATIENCE = 10  # settle times, where these are longer
+_PATIENCE = 10  # in settle times, where these are longer
 _F_SETSIG = 10  # some builds of Python lack fcntl.F_SETSIG
 
 _REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "virtiofs")

@@ -218,7 +218,8 @@ class Walk:
         yield from self._files(kinds, folder, folders)
         if self.how.recursive:
             for name in folders:
-                path, link = os.path.join(folder.path, name), kinds[name] == "L"
+                path = os.path.join(folder.path, name)
+                link = kinds[name] == "L"
                 inner = Folder(
                     path,
                     os.path.realpath(path) if link else os.path.join(folder.real, name),

@@ -24,9 +24,9 @@ from h2a_batch.sources.settle import Settling
 from h2a_batch.sources.source import LEADS_OUT, Folder, Found, Scan, Source, Unusable, Walk, roots
 
 _PAUSE = 0.25  # seconds to wait where there is nothing to do
-_LAP, _LAP_SHARE = 60.0, 50  # seconds between two looks around, or so many times what the last one took
+_LAP, _LAP_SHARE = 60.0, 50  # seconds between two looks around, or a multiple of what the last one took
 _POLL, _POLL_SHARE = 2.0, 10  # the same where the system gives no notices
-_LOOK_SHARE = 3  # a folder then rests for so many times what the look at it took
+_LOOK_SHARE = 3  # a folder rests after a look, for this multiple of what the look took
 _LONGEST_DELAY = 30.0  # seconds between two tries to write to a full disk
 _CHECK = 1.0  # seconds between two checks that the inputs are there
 _PASSING = frozenset({"vanished", "changed"})  # no failures: the watch meets the photo again, or it is gone
@@ -74,7 +74,7 @@ class Watcher:
         settling: holds photos back until they are complete.
         is_known: tells whether a photo is done, just as it lies there.
         poll: look around every two seconds instead of waiting for notices.
-        max_idle: end after so many seconds without anything to do; None means never.
+        max_idle: the seconds without anything to do after which the watch ends; None means never.
         tell: called with each change of state.
         stop: when set, the watch gives out no more.
     """
@@ -122,7 +122,8 @@ class Watcher:
         """
         while not self._stop.is_set() and not self._is_idle():
             self._check_inputs()
-            gave, place = False, self._next_place()
+            gave = False
+            place = self._next_place()
             for item in chain(self._look_at(place) if place else (), self._settling.ready()):
                 gave = True
                 yield item
@@ -157,12 +158,14 @@ class Watcher:
     def start_over(self) -> None:
         """Look at everything again: the photos that were given out are not done."""
         self._settling.forget()
-        self._lap, self._next_lap = None, 0.0
+        self._lap = None
+        self._next_lap = 0.0
 
     def _next_place(self) -> _Watched | None:
         """Return the folder to look at next: one that changed, else the next one of a look around, else None."""
         self._take_notices()
-        now, self._turn = time.monotonic(), not self._turn
+        now = time.monotonic()
+        self._turn = not self._turn
         if not self._first and not (self._lap and self._turn):
             for real in list(self._marked):
                 place = self._places.get(real)
@@ -187,14 +190,17 @@ class Watcher:
     def _look_at(self, place: _Watched) -> Iterator[Found]:
         """Yield what a run must hear of a folder now; remember its new sub-folders for a look of their own."""
         below: list[Folder] = []
-        clock, seconds, before = time.monotonic(), 0.0, place.inode
-        lap, place.lap = place.lap, None
+        clock = time.monotonic()
+        seconds = 0.0
+        before = place.inode
+        lap = place.lap
+        place.lap = None
         with contextlib.suppress(OSError):
             place.inode = os.stat(place.folder.path).st_ino
         for item in self._walk.look(place.folder, below):
-            if told := self._sift(item):
+            if news := self._sift(item):
                 seconds += time.monotonic() - clock
-                yield told
+                yield news
                 clock = time.monotonic()
         seconds += time.monotonic() - clock
         place.rest_until = time.monotonic() + _LOOK_SHARE * seconds
@@ -228,7 +234,9 @@ class Watcher:
         return item if self._first else None
 
     def _end_lap(self, lap: _Lap) -> None:
-        self._places, self._lap, self._first = lap.met, None, False
+        self._places = lap.met
+        self._lap = None
+        self._first = False
         self._settling.forget_gone()
         least, share = (_POLL, _POLL_SHARE) if self._polling else (_LAP, _LAP_SHARE)
         self._next_lap = time.monotonic() + max(least, share * lap.seconds)
@@ -261,7 +269,8 @@ class Watcher:
         self._next_check = now + _CHECK
         changed = False
         for root in self._roots:
-            before, after = self._there[root.path], self._presence(root)
+            before = self._there[root.path]
+            after = self._presence(root)
             self._there[root.path] = after
             if before and not after:
                 self._tell(Event("gone", Path(root.path), message="it is not there any more; waiting for it"))
@@ -274,7 +283,8 @@ class Watcher:
         if changed or lost:
             self._locate()
             self._watch()
-            self._lap, self._next_lap = None, 0.0
+            self._lap = None
+            self._next_lap = 0.0
 
     def _locate(self) -> None:
         """Find out where the inputs really are: one of them may be a link."""
@@ -308,7 +318,8 @@ class Watcher:
 
     def _poll(self, error: OSError) -> None:
         self._notices.stop()
-        self._polling, self._next_lap = True, 0.0
+        self._polling = True
+        self._next_lap = 0.0
         message = f"{why(error)}; meanwhile all folders are looked at every {_POLL:.0f} seconds"
         self._tell(Event("polling", Path(self._roots[0].path), message=message))
 

@@ -27,7 +27,7 @@ _MUSTER = 1.0  # seconds between two looks at the cluster's nodes
 _ANSWER = 5.0  # seconds in which the cluster's head has to answer
 _GONE = 15.0  # seconds without the head, or without any node, after which the run ends
 _LONG = 60.0  # seconds without a ready node, after which the crew reports that it waits
-_DEATHS = 3  # so many nodes may die with a photo before it fails; so often a node without a result before it is refused
+_DEATHS = 3  # of nodes with one photo, before the photo fails; of one node without a result, before it is refused
 _PROBE_BYTES = 1 << 18  # a test of whether OUT can be written; larger than most outputs
 _BLIND = ("vanished", "unreadable")  # the kinds of failure that a node reports for photos that it does not see
 
@@ -81,7 +81,8 @@ class Lookout:
     """
 
     def __init__(self, ray: Any) -> None:
-        self._ray, self._ended = ray, threading.Event()
+        self._ray = ray
+        self._ended = threading.Event()
         self.head = str(ray.get_runtime_context().gcs_address)
         self.seen: tuple[float, list[dict[str, Any]]] = (time.monotonic(), ray.nodes())
         self._thread = threading.Thread(target=self._look, name="nodes", daemon=True)
@@ -119,7 +120,9 @@ class Crew:
         self.losses: Counter[str] = Counter()  # by photo
         self.begun: dict[str, list[str]] = {}  # by photo, the writers of lost nodes that had it
         self.lookout = Lookout(self.ray)
-        self.staffed, self.recruited, self.warned = time.monotonic(), 0.0, False
+        self.staffed = time.monotonic()
+        self.recruited = 0.0
+        self.warned = False
 
     def close(self) -> None:
         """Dismiss all nodes; drop the photos that they still have."""
@@ -283,7 +286,8 @@ class Crew:
     def _member(self, facts: dict[str, Any]) -> Member:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        node, cores = facts["NodeID"], int(facts["Resources"]["CPU"])
+        node = facts["NodeID"]
+        cores = int(facts["Resources"]["CPU"])
         actor = self.ray.remote(Node).options(
             num_cpus=min(cores, self.options.workers.generator or cores),
             max_concurrency=4,  # `give` and `hello` go on while `take` waits
@@ -321,7 +325,8 @@ class Crew:
 
     def _taken_back(self, member: Member) -> list[Task]:
         """Take all photos from a node, and return them."""
-        tasks, member.given = list(member.given.values()), {}
+        tasks = list(member.given.values())
+        member.given = {}
         for task in tasks:
             self.begun.setdefault(task.name, []).append(member.writer)
         return tasks
@@ -336,7 +341,8 @@ def _is_blind(result: Result) -> bool:
     """Tell whether a node cannot read a photo that the driver can read."""
     if not isinstance(result.error, PhotoError) or result.error.kind not in _BLIND:
         return False
-    source, place = result.task.source, at(result.task.source.path)
+    source = result.task.source
+    place = at(result.task.source.path)
     if place.far:  # in an object store there is nothing to mount
         return False
     try:

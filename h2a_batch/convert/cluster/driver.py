@@ -77,7 +77,8 @@ def joined(address: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _silent(ray: Any) -> Iterator[None]:
     """Keep Ray's messages about its processes off standard output; Ray may rename this function without notice."""
-    worker, name = getattr(getattr(ray, "_private", None), "worker", None), "print_to_stdstream"
+    worker = getattr(getattr(ray, "_private", None), "worker", None)
+    name = "print_to_stdstream"
     printing = getattr(worker, name, None)
     if printing is None:
         yield

@@ -26,7 +26,7 @@ from h2a_batch.places import Address, at, sha256_of, write_apart
 from h2a_batch.sources import LEDGER_FOLDER
 
 MARK = "cluster"  # a file in the ledger's folder in OUT, by which a node knows that it sees the same OUT
-_AHEAD = 2  # a node has so many times more photos at hand than its pipeline has on its way
+_AHEAD = 2  # photos at hand, as a multiple of those on their way in the node's pipeline
 _MOMENT = 0.05  # seconds
 _GATHER = 0.1  # seconds for which a call gathers results, so that the driver need not ask for each
 _PATIENCE = 1.0  # seconds after which a call returns empty
