@@ -50,7 +50,7 @@ class Summary:
         ignored: files that are no photos.
         kept: photos that were to be moved or deleted after their conversion, and could not be.
         seconds: how long the run took.
-        interrupted: whether a signal ended the run.
+        interrupted: whether the run was stopped before its end.
         table: the table of all files.
         sheets: the pages of the contact sheet.
         page: the report, a page to look at.
@@ -74,7 +74,7 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """The exit code: 0 all is well; 1 a photo failed or could not be moved, or a sheet is missing; 130 a signal."""
+        """The exit code: 0 all is well, 1 a photo failed or stayed in IN, or a sheet is missing, 130 interrupted."""
         if self.interrupted:
             return EXIT_INTERRUPTED
         return EXIT_SOME_FAILED if self.failed or self.kept or self.unwritten else EXIT_OK

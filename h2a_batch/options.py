@@ -54,7 +54,7 @@ class Workers:
         On CPU one one-thread generator a core is fastest, where memory allows; an Ascend card runs one, in batches.
 
         Args:
-            device: ``cpu`` or ``ascend``.
+            device: ``cpu``, or an Ascend card such as ``ascend:0``.
             cores: the number of cores to use; by default those that this process may use.
         """
         cores = cores or available_cores()
@@ -155,6 +155,7 @@ class Options:
         self._check_watch()
 
     def _check_faces(self) -> None:
+        """Check the options about faces."""
         _require(self.faces in FACES, f"--faces {self.faces}: choose one of {', '.join(FACES)}")
         _require(self.no_face in NO_FACE, f"--no-face {self.no_face}: choose one of {', '.join(NO_FACE)}")
         _require(
@@ -164,6 +165,7 @@ class Options:
         _require(1 <= self.max_faces <= 1000, f"--max-faces {self.max_faces}: choose 1 to 1000")
 
     def _check_watch(self) -> None:
+        """Check the options of a watch, and their use without one."""
         for name in ("settle", "max_idle"):
             seconds = getattr(self, name)
             text = f"--{name.replace('_', '-')} {seconds}"
@@ -257,5 +259,6 @@ def _is_side(text: str) -> bool:
 
 
 def _require(holds: bool, message: str) -> None:
+    """Raise UsageError with a message unless a condition holds."""
     if not holds:
         raise UsageError(message)

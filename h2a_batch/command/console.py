@@ -180,6 +180,7 @@ class Console:
 
 
 def _json(result: FileResult) -> str:
+    """Return a result as a JSON object on one line; fields without a value are left out."""
     fields: dict[str, object] = {
         "input": _text(result.path),
         "state": result.state,
@@ -195,6 +196,7 @@ def _json(result: FileResult) -> str:
 
 
 def _json_event(event: Event) -> str:
+    """Return a change of state as a JSON object on one line."""
     fields = {"event": event.kind, "path": _text(event.path)}
     if event.target:
         fields["target"] = _text(event.target)

@@ -69,6 +69,7 @@ def _names_sheet(words: Sequence[str]) -> bool:
 
 
 def _run(given: argparse.Namespace) -> int:
+    """Run the conversion that the arguments ask for, and return its exit code."""
     options = _options(given)
     console = Console(given.quiet, given.verbose, given.json, options.limit, options.watch)
     stop = threading.Event()

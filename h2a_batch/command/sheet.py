@@ -148,6 +148,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
 
 
 def _run(given: argparse.Namespace) -> None:
+    """Make the sheet or report that the arguments ask for; raise UsageError where that is impossible."""
     fields = {name: getattr(given, name) for name in Look.__dataclass_fields__ if getattr(given, name) is not None}
     look = Look(**fields)
     job = _job(given)

@@ -150,6 +150,7 @@ class _Wish:
 
 
 def _decode_open(file: BinaryIO, wish: _Wish) -> Photo:
+    """Decode an open file; turn all errors of the decoders into PhotoError."""
     digest = hashlib.sha256()
     head = file.read(64)
     if not head:
@@ -175,6 +176,7 @@ def _decode_open(file: BinaryIO, wish: _Wish) -> Photo:
 
 
 def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
+    """Read a photo and cut it into parts: the whole, stepped back from a close-up, or its faces."""
     exif = reader.exif if wish.keep_metadata else None
     placement = fit_photo(reader.upright, wish.frame, wish.fit, wish.size)
     used, wanted = extent(placement.crop), extent(placement.content)

@@ -260,6 +260,7 @@ class _Stages:
             (self.departures if job.error else target).put(job)
 
     def _fetch(self, job: _Job) -> None:
+        """Read an object into memory, once there is room for it."""
         self._memory.take(job.task.source.size)
         job.started = time.perf_counter()
         try:
@@ -300,6 +301,7 @@ class _Stages:
         self._run(self.arrivals, decode_one, self.decoded)
 
     def _generate(self, generator: Generator | None) -> None:
+        """Run photos through a generator, batch by batch, in one thread."""
         while generator is not None and (batch := self._batch(generator.batch_size)):
             try:
                 parts = [part.pixels for job in batch if job.photo for part in job.photo.parts]
@@ -344,6 +346,7 @@ class _Stages:
         return batch
 
     def _encode(self, job: _Job) -> None:
+        """Make the outputs of a photo and write them."""
         assert job.photo is not None
         options = self.options
         photo = job.photo
@@ -358,6 +361,7 @@ class _Stages:
 
 
 def _result(job: _Job) -> Result:
+    """Return the result of a job; raise its StorageError, which ends the run."""
     if isinstance(job.error, StorageError):
         raise job.error
     seconds = job.ended - job.started

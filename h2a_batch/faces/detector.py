@@ -201,6 +201,7 @@ class Detectors:
             return self._free.pop()
 
     def _load(self) -> Detector:
+        """Load one more detector, and note how long that took."""
         began = time.monotonic()
         try:
             detector = Detector()

@@ -251,6 +251,7 @@ class Planner:
         return next((n for n in range(most, 1, -1) if self._fits(self._grid(n, 1, side))), 1)
 
     def _fits(self, grid: Grid) -> bool:
+        """Tell whether a full page of a grid fits the paper."""
         width, height = grid.size(grid.on_page)
         return width <= self.paper.width and height <= self.paper.height
 
@@ -261,6 +262,7 @@ class Planner:
         return grid.side * (1 - 0.15 * shape) * (1 - 0.3 * (grid.on_page - count) / grid.on_page)
 
     def _grid(self, columns: int, rows: int, side: int) -> Grid:
+        """Return a grid whose cells have this longest side, with letters and heights to match."""
         cell = (max(1, round(side * min(1.0, self.aspect))), max(1, round(side * min(1.0, 1 / self.aspect))))
         grid = Grid(columns, rows, self.pictures, cell, 0, 0, 0, 0)
         type = max(self.paper.type, min(round(side * 0.065), 26, round(title_size(grid) * 0.55)))

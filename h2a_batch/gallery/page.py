@@ -254,6 +254,7 @@ def _draw_reason(strip: _Canvas, item: Item | None, place: tuple[int, int, int],
 
 
 def _draw_label(canvas: _Canvas, item: Item, labels: str, grid: Grid, corner: Size, theme: Theme) -> None:
+    """Draw the name of a photo below its pictures."""
     if labels == "none":
         return
     x, y = corner

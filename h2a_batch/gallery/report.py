@@ -269,6 +269,7 @@ def _counts(columns: list[_Column]) -> str:
 
 
 def _comparison(columns: list[_Column]) -> str:
+    """Return a table of the columns' facts and counts, as HTML."""
     lines = {
         name: [column.facts.get(name, "\u2013") for column in columns]
         for name in dict.fromkeys(chain.from_iterable(column.facts for column in columns))

@@ -265,12 +265,14 @@ def open_ledger(out: Path) -> Ledger:
 
 
 def _facts(tally: Tally, ledger: Ledger) -> Facts:
+    """Return the counts of a tally, with the settings that its outputs were made with."""
     keys = tally.keys.most_common()
     settings = tuple(_setting(ledger, key, photos) for key, photos in keys)
     return tally.counted(Facts(Path(str(ledger.out)), settings=settings))
 
 
 def _setting(ledger: Ledger, key: str, photos: int) -> Setting:
+    """Return the settings of a key, with the name of their model."""
     fields = ledger.settings(key)
     sha256 = str(fields.get("model", ""))
     return Setting(ledger.model_name(sha256) or name_of_shipped(sha256) or f"model {sha256[:8]}", fields, photos)
@@ -307,6 +309,7 @@ def _outputs(ledger: Ledger, row: Row, item: Item) -> list[Item]:
 
 
 def _made(ledger: Ledger, item: Item, row: Row, output: Output, faces: int) -> Item:
+    """Return an item with its output, or unchanged where the output is gone or cut short."""
     path = at(ledger.out / output.name).path
     if path is None or not holds(ledger, output):
         return item

@@ -145,6 +145,7 @@ def write_sheet(sheet: Sheet, grid: Grid, rows: Iterable[Items]) -> Iterator[tup
 
 
 def _write_pdf(sheet: Sheet, pages: Iterator[Page]) -> Iterator[tuple[Path | None, int]]:
+    """Write a sheet as one PDF; yield its path last, after the pages."""
     with replacing(sheet.path) as file:
         pdf = PdfWriter(file, sheet.heading or sheet.title)
         for page in pages:

@@ -278,6 +278,7 @@ def _unusable(path: Path, error: Exception) -> ModelError:
 
 
 def _pixels(fields: dict[str, Any]) -> Pixels:
+    """Return the pixels that a card describes; raise ValueError, KeyError or TypeError if it does not."""
     low, high = (float(value) for value in fields["range"])
     width, height = int(fields["width"]), int(fields["height"])
     if not low < high or min(width, height) < 1:
@@ -295,6 +296,7 @@ def _pixels(fields: dict[str, Any]) -> Pixels:
 
 
 def _face_rule(fields: Any) -> FaceRule:
+    """Return the rule that a card describes; raise ValueError or TypeError if it does not."""
     if not isinstance(fields, dict):
         raise ValueError(f"face {fields!r} is no table")
     rule = FaceRule(**{name: float(value) for name, value in fields.items()})

@@ -97,6 +97,7 @@ class Generator:
         return self.card.output.to_images(self.run(self.card.input.to_tensor(images)))
 
     def _predict(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the model on at most `batch_size` images."""
         count = len(part)
         if count < self.batch_size:  # fill the batch: a resize would make Ascend compile the graph again
             part = np.concatenate([part, np.repeat(part[-1:], self.batch_size - count, axis=0)])
@@ -125,6 +126,7 @@ class Generator:
             )
 
     def _build(self, path: Path) -> Any:
+        """Load the model on the device; raise ModelError if that fails."""
         lite = self._lite
         context = lite.Context()
         kind, _, index = self.device.partition(":")

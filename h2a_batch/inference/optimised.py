@@ -98,6 +98,7 @@ def _folder() -> Path:
 
 
 def _find(stem: str) -> Path | None:
+    """Return the optimised graph in the cache that has this stem and is whole; None where there is none."""
     for path in _folder().glob(f"{stem}-*.mindir"):
         with contextlib.suppress(OSError):  # a folder, or somebody else's
             if path == _named(stem, sha256_of(path)):
@@ -108,6 +109,7 @@ def _find(stem: str) -> Path | None:
 
 
 def _make(stem: str, model: bytes) -> Path:
+    """Convert a model, keep the result in the cache, and drop the least recently used files beyond `_KEPT`."""
     with tempfile.TemporaryDirectory(prefix="h2a-batch-") as work:
         source = Path(work, "model.mindir")
         target = Path(work, "made.mindir")

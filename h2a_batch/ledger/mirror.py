@@ -257,7 +257,7 @@ class Mirror:
         self._fields = {**who, "since": since, "lost": self._lost}
         put(self._mark, json.dumps(self._fields).encode())
         if not since and (found := find(self._mark)):
-            self._fields["since"] = found.modified  # the next sign of life says it, but changes the mark's own time
+            self._fields["since"] = found.modified  # the next sign of life changes the mark's own time
 
     def _sign(self) -> None:
         """Give a sign of life, unless another run has taken OUT."""

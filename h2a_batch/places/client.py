@@ -86,6 +86,7 @@ def one_line(error: Exception) -> str:
 
 
 def _s3_options(protocol: str, endpoint: str) -> dict[str, Any]:
+    """Return the arguments of fsspec's S3 file system; raise UsageError where the endpoint cannot be used."""
     if endpoint and not re.match(r"https?://[^/]+", endpoint):
         raise UsageError(f"--endpoint {endpoint}: not an address", "write it as in https://HOST")
     config: dict[str, Any] = {

@@ -266,6 +266,7 @@ def _walked(fs: Any, path: str, exact: bool) -> Iterator[list[Item]]:
 
 
 def _item(info: dict[str, Any], key: str) -> Item:
+    """Return an entry of a client's listing as an `Item`."""
     changed = next((info[name] for name in _TIMES if info.get(name)), 0)
     modified = changed.timestamp() if hasattr(changed, "timestamp") else float(changed)
     return Item(key, int(info.get("Size", info.get("size")) or 0), modified, str(info.get("ETag") or info.get("etag")))

@@ -113,6 +113,7 @@ class Presenter:
             summary.interrupted = True
 
     def _write_sheet(self, file: Path, facts: Facts, summary: Summary, looks: Looks) -> None:
+        """Write the contact sheet, and remove pages that an earlier run left."""
         sheet = Sheet(file, [facts], facts.rows, title_of(self.inputs))
         grid = plan_sheet(sheet, self._rows(looks))
         pages = files_of(sheet, grid)
@@ -126,10 +127,12 @@ class Presenter:
                     page.unlink()
 
     def _write_report(self, file: Path, facts: Facts, summary: Summary, looks: Looks) -> None:
+        """Write the report."""
         write_report(self._rows(looks), file, title=title_of(self.inputs), facts=facts.words)
         summary.page = file
 
     def _until_stopped(self, looks: Looks) -> Iterator[tuple[list[Item], Row | None]]:
+        """Yield what `looks` yields; raise _StoppedError once the run is to end."""
         for seen in looks():
             if self.stop.is_set():
                 raise _StoppedError

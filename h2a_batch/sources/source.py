@@ -232,6 +232,7 @@ class Walk:
                     below.append(inner)
 
     def _files(self, kinds: dict[str, str], folder: Folder, reserved: Sequence[str]) -> Iterator[Found]:
+        """Yield the photos among the files of a folder, and the ignored files; `kinds` maps names to `_kind`."""
         photos = []
         places = ((folder.real, self.out), (folder.path, str(self.how.out)))
         inside_out = any((place + os.sep).startswith(out + os.sep) for place, out in places)
@@ -363,6 +364,7 @@ def _objects_of(level: Level, root: Remote, relative: str, how: Scan) -> Iterato
 
 
 def _source(path: Address, real: str, output: str, also: Sequence[str]) -> Source | Unusable:
+    """Return the photo at an address, or why it cannot be used."""
     place = at(path)
     try:
         found = place.stat()

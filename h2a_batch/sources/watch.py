@@ -234,6 +234,7 @@ class Watcher:
         return item if self._first else None
 
     def _end_lap(self, lap: _Lap) -> None:
+        """End a look around, and set the time of the next one."""
         self._places = lap.met
         self._lap = None
         self._first = False
@@ -242,6 +243,7 @@ class Watcher:
         self._next_lap = time.monotonic() + max(least, share * lap.seconds)
 
     def _take_notices(self) -> None:
+        """Mark the folders in which the system reports a change."""
         if self._polling:
             return
         try:
@@ -305,6 +307,7 @@ class Watcher:
         return status.st_dev, status.st_ino
 
     def _watch(self) -> None:
+        """Ask the system for notices of the inputs that are there."""
         if self._polling:
             return
         try:
@@ -317,6 +320,7 @@ class Watcher:
                 self._poll(error)
 
     def _poll(self, error: OSError) -> None:
+        """Give up on notices, and look around often instead."""
         self._notices.stop()
         self._polling = True
         self._next_lap = 0.0
@@ -331,6 +335,7 @@ class Watcher:
         return root is not None and any(part.startswith(".") for part in real[len(root) + 1 :].split(os.sep))
 
     def _is_idle(self) -> bool:
+        """Tell whether there was nothing to do for `max_idle` seconds."""
         now = time.monotonic()
         if self._first or self._marked or self._settling.busy:
             self._busy = now

@@ -284,6 +284,7 @@ class Crew:
                 at(self.out / name).remove_unfinished(writer)
 
     def _member(self, facts: dict[str, Any]) -> Member:
+        """Start a node on a machine of the cluster; `facts` are Ray's description of the machine."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         node = facts["NodeID"]
@@ -332,6 +333,7 @@ class Crew:
         return tasks
 
     def _dismiss(self, member: Member) -> None:
+        """End a node's actor, and strike the node from the members."""
         self.members = [other for other in self.members if other is not member]
         with contextlib.suppress(Exception):  # it may be gone already
             self.ray.kill(member.actor)

@@ -130,6 +130,7 @@ class Node:
         return self._report(items)
 
     def _report(self, items: Sequence[Result | Question | H2AError]) -> Report:
+        """Return a report of these items."""
         return Report(
             results=tuple(item for item in items if isinstance(item, Result)),
             questions=tuple(item for item in items if isinstance(item, Question)),
@@ -138,6 +139,7 @@ class Node:
         )
 
     def _work(self) -> None:
+        """Run the pipeline, and put its results into the outbox."""
         try:
             for result in convert(self._tasks(), self._options, self._generator, self._workers, self._ask):
                 self._outbox.put(result)
@@ -145,6 +147,7 @@ class Node:
             self._outbox.put(_sendable(error))
 
     def _tasks(self) -> Iterator[Task | None]:
+        """Yield the photos that arrive, and None wherever there are none for a moment."""
         while True:
             try:
                 yield self._arrivals.get(timeout=_MOMENT)
