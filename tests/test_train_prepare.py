@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from composites import group, scenery
 from conftest import PHOTOS, SHARED, leftovers, tree
 from PIL import Image, ImageOps
-from test_portraits import group, scenery
 
 from h2a_batch.convert.parts import decode
 from h2a_batch.faces.detector import Detector

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 import pytest
+from composites import bomb
 from conftest import PHOTOS, ROOT, Command, command_line, leftovers, tree
 from PIL import Image
-from test_image import bomb
 
 PORTRAITS = sorted(PHOTOS.glob("*.jpg"))
 

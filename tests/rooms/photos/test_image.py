@@ -3,11 +3,11 @@ from __future__ import annotations
 import io
 import os
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from composites import bomb
 from conftest import PHOTOS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -286,16 +286,6 @@ def test_a_heic_photo_without_its_reader_is_told_what_to_install(tmp_path: Path)
         pytest.skip("the extra heif is installed")
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x24ftypheic" + b"\0" * 400)
     assert _kind(tmp_path / "a.heic") == "unsupported"
-
-
-def bomb(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header promises a picture of this size."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
 
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from composites import group, scenery
 from conftest import PHOTOS, ROOT, Command, command_line, leftovers, tree
 from PIL import Image
-from test_portraits import group, scenery
 
 from h2a_batch import convert_folder
 from h2a_batch.errors import UsageError

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from composites import landscape, own_portraits, put
+from composites import group, own_portraits, scenery
 from conftest import PHOTOS, ROOT, Command, command_line, leftovers, tree
 from PIL import Image
 
@@ -33,22 +33,6 @@ from h2a_batch.photos.frame import cut
 pytestmark = pytest.mark.slow
 
 PORTRAITS = sorted(PHOTOS.glob("*.jpg"))
-SIDE = 380  # pixels of a portrait that is put into a photo, and somewhat less than from one to the next
-
-
-def scenery(width: int, height: int) -> Image.Image:
-    """A landscape in which nobody is."""
-    return landscape((width, height), np.random.default_rng(3))
-
-
-def group(path: Path, *people: int, width: int = 1500) -> Path:
-    """A wide photo of some people, from left to right."""
-    photo, portraits = scenery(width, 500), own_portraits()
-    for place, number in enumerate(people):
-        put(photo, portraits[number], (210 + place * 420, 250), SIDE, 0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    photo.save(path, quality=95)
-    return path
 
 
 def told(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, object]]:

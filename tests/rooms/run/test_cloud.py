@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from composites import group
 from conftest import PHOTOS, Command, tree
 from PIL import Image
 from store_support import Bucket, free_port, needs_store, served, throttled
-from test_portraits import group
 
 from h2a_batch import FileResult, convert_folder
 from h2a_batch.errors import PhotoError, UsageError
