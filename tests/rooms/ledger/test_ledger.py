@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import Output, Task
 from h2a_batch.ledger.table import write_table
 from h2a_batch.places import sha256_of, temporary_path
-from h2a_batch.sources.source import LEDGER_FOLDER, Source
+from h2a_batch.sources.source import LEDGER_FOLDER, Scan, Source, scan
 
 
 def _source(path: Path, output: str = "a.png") -> Source:
@@ -276,3 +278,19 @@ def test_no_photo_costs_a_look_at_all_others(out: Path, photo: Path) -> None:
         asked = [line for line in statements if line.split()[0] in ("SELECT", "UPDATE", "DELETE")]
         plans = [row[3] for line in asked for row in ledger._db._db.execute(f"EXPLAIN QUERY PLAN {line}")]
         assert len(asked) > 5 and plans and not [plan for plan in plans if plan.startswith("SCAN")]
+
+
+def test_what_version_0_1_0_made_is_taken_over(tmp_path: Path) -> None:
+    """By that version from A000210.jpg and sub/B000589.jpg of the tests' photos, which lay in another place."""
+    out, photos = tmp_path / "out", tmp_path / "in"
+    shutil.copytree(Path(__file__).with_name("out-0.1.0"), out)
+    (photos / "sub").mkdir(parents=True)
+    for name in ("A000210.jpg", "sub/B000589.jpg"):
+        shutil.copyfile(PHOTOS / Path(name).name, photos / name)
+    with Ledger(out, "{}", read_only=True) as ledger:
+        settings = json.dumps(ledger.settings(next(iter(ledger.rows())).settings), sort_keys=True)
+    with Ledger(out, settings) as ledger:
+        how = Scan(suffix="", format="png", recursive=True, out=out, is_output=ledger.is_output)
+        found = list(scan([photos], how))
+        assert len(found) == 2 and all(isinstance(photo, Source) and is_current(ledger, photo) for photo in found)
+        assert {row.source for row in ledger.rows()} == {os.path.realpath(photo.path) for photo in found}
