@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -152,7 +151,7 @@ def _counting(run: Run, on_total: Callable[[int], None] | None) -> Iterator[None
     ended = threading.Event()
 
     def work() -> None:
-        with contextlib.suppress(H2AError, OSError, sqlite3.Error):  # the run itself meets the same and says so
+        with contextlib.suppress(H2AError, OSError):  # the run itself meets the same and says so
             found = takewhile(lambda item: not ended.is_set(), scan(run.inputs, run.how))
             total = sum(not isinstance(item, Ignored) for item in found)
             if on_total and not ended.is_set():

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from composites import group, scenery
 from conftest import PHOTOS, ROOT, Command, command_line, leftovers, tree
@@ -282,6 +283,40 @@ def test_without_the_package_it_is_named(photos: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "--ray needs the package ray; pip install 'h2a-batch[ray]'" in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def opens(process: int, file: Path) -> bool:
+    """Whether a process has a file open."""
+    try:
+        return any(os.readlink(link) == str(file) for link in Path(f"/proc/{process}/fd").iterdir())
+    except OSError:
+        return False
+
+
+def test_a_photo_that_nodes_die_with_fails_and_costs_no_other(cluster: Any, tmp_path: Path) -> None:
+    """As one that takes all memory: whoever reads it is killed."""
+    deadly = tmp_path / "in" / "deadly.png"
+    deadly.parent.mkdir()
+    noise = np.random.default_rng(1).integers(0, 255, (3500, 3500, 3), np.uint8)  # a second to read
+    Image.fromarray(noise).save(deadly, compress_level=1)
+    for number, name in enumerate(sorted(PHOTOS.glob("*.jpg")) * 2):
+        shutil.copyfile(name, deadly.with_name(f"{number:02d}.jpg"))
+    process = start(cluster, tmp_path, "in", "out")
+    killed = []
+    while process.poll() is None:
+        for worker in processes("ray::Node"):
+            if worker not in killed and opens(worker, deadly):
+                os.kill(worker, signal.SIGKILL)
+                killed.append(worker)
+        time.sleep(0.01)
+    lines, errors = rest(process, tmp_path)
+    results = {Path(line["input"]).name: line for line in map(json.loads, lines)}
+    assert process.returncode == 1 and len(killed) == 3, errors
+    assert (
+        results.pop("deadly.png")["message"] == "the process that converted it ended 3 times; convert it without --ray"
+    )
+    assert len(results) == 12 and all(line["state"] == "converted" for line in results.values()), errors
+    assert leftovers(tmp_path) == []
 
 
 def test_a_cluster_that_goes_away_ends_the_run_with_a_line(
