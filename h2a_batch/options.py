@@ -6,12 +6,12 @@ import json
 import math
 import os
 import re
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from h2a_batch.errors import UsageError
-from h2a_batch.inference import FaceRule
 from h2a_batch.machine import available_cores, available_memory
 from h2a_batch.photos import FITS, FORMATS
 
@@ -194,14 +194,14 @@ class Options:
         """Images in one predict: on CPU more than one gains nothing, an Ascend card wants several."""
         return self.batch_size or (1 if device == "cpu" else 8)
 
-    def settings(self, model_sha256: str, fit: str, rule: FaceRule) -> str:
+    def settings(self, model_sha256: str, fit: str, face_rule: Sequence[float]) -> str:
         """What decides the bytes of an output, as canonical JSON for the ledger.
 
         Args:
             model_sha256: identity of the generator.
-            fit, rule: the model's own way of fitting, where ``fit`` leaves it open, and of framing a face.
+            fit, face_rule: the model's own way of fitting, where ``fit`` leaves it open, and of framing a face.
         """
-        faces = [self.faces, self.min_face, self.max_faces, self.no_face, *astuple(rule)]
+        faces = [self.faces, self.min_face, self.max_faces, self.no_face, *face_rule]
         return json.dumps(
             {
                 "version": OUTPUT_VERSION,

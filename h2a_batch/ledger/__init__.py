@@ -2,7 +2,7 @@
 
 from h2a_batch.ledger.claims import claim, claim_faces, is_below
 from h2a_batch.ledger.disposals import Entry
-from h2a_batch.ledger.holding import ledger_folder
+from h2a_batch.ledger.holding import LEDGER_FOLDER, ledger_folder
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import DELETED, DONE, FAILED, NOBODY, PENDING, Output, Row, Task
 from h2a_batch.ledger.status import CURRENT, FOREIGN, NO_OUTPUT, STALE, Status, holds, in_the_way, status
@@ -14,6 +14,7 @@ __all__ = [
     "DONE",
     "FAILED",
     "FOREIGN",
+    "LEDGER_FOLDER",
     "NOBODY",
     "NO_OUTPUT",
     "PENDING",

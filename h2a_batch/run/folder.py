@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def _opened(
     if not options.dry_run:
         check_rules(options, out, originals)
     try:
-        ledger = Ledger(out, options.settings(sha256, fit, rule), read_only=options.dry_run)
+        ledger = Ledger(out, options.settings(sha256, fit, astuple(rule)), read_only=options.dry_run)
     except OSError as error:
         if at(out).far:
             what = f"{ledger_folder(out)}: the ledger cannot be kept there ({error.strerror})"
