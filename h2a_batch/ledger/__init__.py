@@ -2,11 +2,12 @@
 
 from h2a_batch.ledger.claims import claim, claim_faces, is_below
 from h2a_batch.ledger.disposals import Entry
-from h2a_batch.ledger.holding import LEDGER_FOLDER, ledger_folder
+from h2a_batch.ledger.holding import ledger_folder
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import DELETED, DONE, FAILED, NOBODY, PENDING, Output, Row, Task
 from h2a_batch.ledger.status import CURRENT, FOREIGN, NO_OUTPUT, STALE, Status, holds, in_the_way, status
 from h2a_batch.ledger.table import write_table
+from h2a_batch.sources import LEDGER_FOLDER
 
 __all__ = [
     "CURRENT",

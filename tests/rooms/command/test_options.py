@@ -38,21 +38,21 @@ def test_a_wrong_value_is_named(wrong: dict[str, Any]) -> None:
         Options(**wrong)
 
 
+RULE = astuple(FaceRule())
+
+
 def test_only_what_decides_the_bytes_is_in_the_settings() -> None:
-    settings = Options().settings("abc", "pad", astuple(FaceRule()))
-    assert (
-        Options(workers=Workers(1, 2, 3), overwrite=True, limit=5).settings("abc", "pad", astuple(FaceRule()))
-        == settings
-    )
-    assert Options(quality=50).settings("abc", "pad", astuple(FaceRule())) == settings  # PNG has no quality
+    settings = Options().settings("abc", "pad", RULE)
+    assert Options(workers=Workers(1, 2, 3), overwrite=True, limit=5).settings("abc", "pad", RULE) == settings
+    assert Options(quality=50).settings("abc", "pad", RULE) == settings  # PNG has no quality
     for other in (Options(format="jpg"), Options(size="512"), Options(fit="crop"), Options(keep_metadata=True)):
-        assert other.settings("abc", "pad", astuple(FaceRule())) != settings
-    assert Options().settings("abd", "pad", astuple(FaceRule())) != settings
-    assert Options(faces="off").settings("abc", "pad", FaceRule(0.4)) == Options(faces="off", min_face=90).settings(
-        "abc", "pad", FaceRule()
-    )
+        assert other.settings("abc", "pad", RULE) != settings
+    assert Options().settings("abd", "pad", RULE) != settings
+    assert Options(faces="off").settings("abc", "pad", astuple(FaceRule(0.4))) == Options(
+        faces="off", min_face=90
+    ).settings("abc", "pad", FaceRule())
     for other in (Options(faces="paste"), Options(min_face=90), Options(max_faces=1), Options(no_face="skip")):
-        assert other.settings("abc", "pad", astuple(FaceRule())) != settings
+        assert other.settings("abc", "pad", RULE) != settings
 
 
 def test_workers_are_parsed() -> None:
