@@ -49,7 +49,7 @@ from h2a_batch.inference import card_of, find_model  # noqa: E402
 from h2a_batch.machine import available_cores  # noqa: E402
 
 WORKER = str(ROOT / "scripts" / "bench_worker.py")
-MAX_DIFFERENCE = 2e-3  # between two runtimes' answers in float32, in [-1, 1]; as in train/export.py
+MAX_DIFFERENCE = 2e-3  # between two runtimes' answers in float32, in [-1, 1]; as in train/export/generator.py
 TITLES = {
     "lite": "MindSpore Lite",
     "onnxruntime": "ONNX Runtime",

@@ -26,10 +26,8 @@ os.environ.setdefault("GLOG_v", "3")
 from mindspore import nn, set_seed  # noqa: E402
 
 from h2a_batch.places import replacing  # noqa: E402
-from train.export import mindir_bytes  # noqa: E402
-from train.inference import inference_form  # noqa: E402
+from train.export import inference_form, mindir_bytes, onnx_bytes  # noqa: E402
 from train.networks import build_generator  # noqa: E402
-from train.onnx_export import onnx_bytes  # noqa: E402
 
 TINY = {"channels": (4, 8, 8), "blocks": 1, "last": 4}
 
@@ -56,7 +54,7 @@ def main() -> None:
     _write(folder / "tiny.mindir", mindir_bytes(inference_form(tiny), (1, 3, 32, 32)))
     generator, shape = untrained(model)
     _write(folder / "shipped.mindir", mindir_bytes(inference_form(generator), shape))
-    # onnx only after MindSpore's own exports, see train/onnx_export.py
+    # onnx only after MindSpore's own exports, see train/export/onnx_export.py
     _write(folder / "resnet-9.onnx", onnx_bytes(resnet, (1, 3, 256, 256), "resnet-9", {}))
     _write(folder / "shipped.onnx", onnx_bytes(generator, shape, model.stem, {}))
 

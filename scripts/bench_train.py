@@ -41,8 +41,8 @@ def bench(path: Path, settings: list[str], rounds: int, python: str) -> None:
     import numpy as np
 
     from train.config import read_config
-    from train.fit import build
-    from train.schedule import factors_at
+    from train.models import factors_at
+    from train.run import build
 
     config = read_config(path, ["start=", *settings])
     model = build(config)
@@ -109,8 +109,8 @@ def projected_plan(cell: Any) -> dict[str, Any]:
     """Shapes of the frozen features' blocks, of the mixing and of the heads."""
     from mindspore import nn
 
-    from train.cyclegan import FEATURES
-    from train.efficientnet_weights import load_weights
+    from train.foreign import load_weights
+    from train.models import FEATURES
 
     network = load_weights(FEATURES)
     blocks = [

@@ -1,7 +1,7 @@
 """PyTorch's side of scripts/bench_train: a plan on the first line of the standard input, then a step for each line.
 
-The same layers, losses and optimizers as `train.cyclegan` has, in plain PyTorch float32 (eager), on as many threads as
-this process may use cores. Answers `{}` where there is no PyTorch.
+The same layers, losses and optimizers as CycleGAN in `train.models` has, in plain PyTorch float32 (eager), on as many
+threads as this process may use cores. Answers `{}` where there is no PyTorch.
 """
 
 from __future__ import annotations

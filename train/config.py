@@ -21,8 +21,11 @@ KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str
 GANS = ("lsgan", "vanilla")
 REALS = ("teacher", "domain_b")
 DISTILLATION = {"pool": 0}  # defaults that are others with a teacher: pix2pix has no pool
-DIFFAUGMENT = ("color", "translation", "cutout")  # the policies of `train.diffaugment`
-AFFINE, JITTER = ("turn", "zoom", "shift"), ("contrast", "brightness", "saturation", "gray")  # of `train.augmentation`
+DIFFAUGMENT = ("color", "translation", "cutout")  # the policies of `train.losses`
+AFFINE, JITTER = (
+    ("turn", "zoom", "shift"),
+    ("contrast", "brightness", "saturation", "gray"),
+)  # of `train.data`
 AT_LEAST_1 = (
     *("size", "d_width", "d_scales", "batch", "steps", "luminance_cell", "projected_size"),
     *("identity_every", "log_every", "sample_every", "save_every", "collapse_steps", "distill_layers"),
@@ -64,7 +67,7 @@ class Config:
     d_scales: int = 1  # discriminators a domain, each at half the size of the one before (pix2pixHD)
     diffaugment: str = ""  # "color,translation,cutout" or some of them
     start: str = ""  # weights (.npz) to start from
-    # Distillation (`train.distill`), if there is a teacher: its weights, which network of them, and that one's kind
+    # Distillation (`train.models`), if there is a teacher: its weights, which network of them, and that one's kind
     teacher: str = ""
     teacher_network: str = "ema"
     teacher_generator: str = "resnet-9"
@@ -74,7 +77,7 @@ class Config:
     recon: float = 10.0
     distill: float = 0.01
     distill_layers: int = 4
-    # The fine half (`train.fine`), which is what `generator = "fine"` trains; of its loss 0 leaves a term out
+    # The fine half (`train.models`), which is what `generator = "fine"` trains; of its loss 0 leaves a term out
     crop: int = 128  # pixels a side of what a step sees
     coarse: str = ""  # weights of the coarse half, whose pictures of faces are half of each batch; "": there are none
     coarse_options: dict[str, Any] = field(default_factory=dict)
@@ -100,9 +103,9 @@ class Config:
     luminance_start: float = 0.0  # falls to 0, at least `luminance`, in `luminance_steps`; with `start` it is 0
     luminance_steps: int = 2500
     luminance_cell: int = 16  # pixels a side, over which luminance is averaged
-    own_structure: float = 0.0  # the correlation to hold (`train.structure`); 0: off
+    own_structure: float = 0.0  # the correlation to hold (`train.losses`); 0: off
     own_colour: float = 0.0
-    projected: float = 0.0  # of the projected discriminator of domain B (`train.networks.projected`)
+    projected: float = 0.0  # of the projected discriminator of domain B (`train.networks`)
     projected_size: int = 96  # to which pictures are enlarged for its features
     pool: int = 50
     # Optimisation

@@ -25,7 +25,7 @@ from h2a_batch.options import MOST_FACES
 from h2a_batch.places import replacing
 from h2a_batch.sources import Scan, Source, Unusable, scan
 from train.errors import TrainError
-from train.evaluate import equal_intervals, save
+from train.pictures import equal_intervals, save
 
 SIZE = 256
 JPEG_QUALITY = 95

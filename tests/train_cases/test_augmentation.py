@@ -12,10 +12,10 @@ from mindspore import Tensor, ops
 from PIL import Image
 from train_support import Array
 
-from train import diffaugment
-from train.augmentation import affine, draw_affine, jitter
 from train.config import Config
-from train.data import A, B, Domain, to_array
+from train.data.augmentation import affine, draw_affine, jitter
+from train.data.batches import A, B, Domain, to_array
+from train.losses import diffaugment
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
 

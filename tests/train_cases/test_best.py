@@ -10,11 +10,12 @@ from mindspore import Tensor
 from PIL import Image
 from train_support import PHOTOS, ROOT
 
-from train.best import BEST, FEATURE_SIZE, Scorer, read_scores
 from train.config import Config, read_config
-from train.data import to_picture
-from train.efficientnet import extract, load_extractor
-from train.fit import fit, model_of
+from train.data.batches import to_picture
+from train.pytorch.features import extract, load_extractor
+from train.run.best import BEST, FEATURE_SIZE, Scorer, read_scores
+from train.run.fit import fit
+from train.run.start import model_of
 from train.weights import read_weights
 
 SETTINGS = ("steps=3", "score_every=1", "score_pictures=4", "sample_every=9", "generator_options.channels=[4,4,8]")

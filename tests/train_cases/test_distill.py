@@ -15,14 +15,16 @@ from PIL import Image
 from train_support import PHOTOS, ROOT, Array, shake
 
 from h2a_batch.places.files import sha256_of
-from train import checkpoint, report
 from train.config import Config, config_from, read_config, tomllib
-from train.data import held_out, to_picture
-from train.distill import GENERATOR_LOSSES, Distillation, evenly, same_size, teacher_of
+from train.data.batches import held_out, to_picture
 from train.errors import TrainError
-from train.fit import Watch, fit, model_of
 from train.lite import run_on_lite
+from train.models.distill import GENERATOR_LOSSES, Distillation, evenly, same_size, teacher_of
 from train.networks import PatchDiscriminator, build_generator
+from train.run import checkpoint, report
+from train.run.fit import fit
+from train.run.start import model_of
+from train.run.watch import Watch
 from train.weights import network_arrays, read_weights, write_weights
 
 SMOKE = ROOT / "train" / "configs" / "smoke.toml"

@@ -15,11 +15,11 @@ from mindspore import nn
 from train_support import PHOTOS, ROOT, forward, shake
 
 from h2a_batch.inference.card import card_of
-from train import export
 from train.__main__ import main
 from train.commands.export import read_card
 from train.errors import TrainError
-from train.export import (
+from train.export import generator as export
+from train.export.generator import (
     MAX_DIFFERENCE,
     check_size,
     count_macs,

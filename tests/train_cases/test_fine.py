@@ -14,7 +14,7 @@ from train_support import PHOTOS, Array, forward, shake
 
 from train.__main__ import main
 from train.commands.export import read_card
-from train.export import MAX_DIFFERENCE, check_size, count_macs, read_pictures
+from train.export.generator import MAX_DIFFERENCE, check_size, count_macs, read_pictures
 from train.lite import run_on_lite
 from train.networks import CoarseGenerator, CoarseToFine, FastGenerator, FineGenerator, total_stride
 from train.networks.fine import LIMIT

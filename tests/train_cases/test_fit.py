@@ -16,13 +16,15 @@ from PIL import Image
 from train_support import PHOTOS, ROOT
 
 from h2a_batch.errors import H2AError
-from train import checkpoint, report
 from train.config import Config, config_from, read_config, tomllib
-from train.cyclegan import DISCRIMINATOR_LOSSES, PAPER_LOSSES
-from train.data import Domain, batches
+from train.data.batches import Domain, batches
 from train.errors import TrainError
-from train.fit import Watch, fit, held, is_flat
 from train.lite import run_on_lite
+from train.models.cyclegan import DISCRIMINATOR_LOSSES, PAPER_LOSSES
+from train.run import checkpoint, report
+from train.run.fit import fit
+from train.run.start import held
+from train.run.watch import Watch, is_flat
 
 SMOKE = ROOT / "train" / "configs" / "smoke.toml"
 

@@ -11,9 +11,9 @@ from mindspore import Tensor, nn
 from train_support import Array, forward, shake
 
 from train.errors import TrainError
-from train.export import mindir_bytes, synthetic_pictures
-from train.inference import inference_form, phase_kernel, subpixel_kernel
-from train.inference.kernels import from_phases_kernel, to_phases_kernel
+from train.export.generator import mindir_bytes, synthetic_pictures
+from train.export.inference import inference_form, phase_kernel, subpixel_kernel
+from train.export.inference.kernels import from_phases_kernel, to_phases_kernel
 from train.lite import run_on_lite
 from train.networks import (
     CoarseGenerator,

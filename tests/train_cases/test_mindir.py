@@ -14,10 +14,10 @@ from mindspore.ops.auto_generate import gen_ops_prim
 from mindspore.train.mind_ir_pb2 import ModelProto
 from train_support import Array, forward, shake
 
-from train.centerface import CenterFace
-from train.export import MAX_DIFFERENCE
+from train.export.centerface import CenterFace
+from train.export.generator import MAX_DIFFERENCE
+from train.export.mindir import MOVED, UNCHANGED, MindIRError, to_version_1
 from train.lite import run_on_lite
-from train.mindir import MOVED, UNCHANGED, MindIRError, to_version_1
 from train.networks import FastGenerator, PatchDiscriminator, ResNetGenerator, UNetGenerator
 
 

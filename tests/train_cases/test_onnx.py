@@ -13,11 +13,12 @@ from mindspore import nn
 from train_support import PHOTOS, Array, forward, shake
 
 from h2a_batch.inference.card import card_of
-from train import export
 from train.__main__ import main
 from train.commands import export as command
 from train.errors import TrainError
-from train.export import MAX_DIFFERENCE, export_generator, read_pictures
+from train.export import generator as export
+from train.export.generator import MAX_DIFFERENCE, export_generator, read_pictures
+from train.export.onnx_export import onnx_bytes, run_on_onnx_runtime
 from train.networks import (
     CoarseToFine,
     FastGenerator,
@@ -26,7 +27,6 @@ from train.networks import (
     UNetGenerator,
     build_generator,
 )
-from train.onnx_export import onnx_bytes, run_on_onnx_runtime
 from train.weights import write_weights
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx: pip install -e '.[onnx]'")

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from train_support import PHOTOS, ROOT
 
-from train import checkpoint, report
 from train.config import read_config
 from train.errors import TrainError
-from train.fit import fit
+from train.run import checkpoint, report
+from train.run.fit import fit
 
 SMOKE = ROOT / "train" / "configs" / "smoke.toml"
 # No random crops and flips, and no exchange in the pools yet: two workers of one picture are one with a batch of two.

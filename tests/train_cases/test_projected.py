@@ -13,14 +13,14 @@ import pytest
 from mindspore import ParameterTuple, Tensor, nn, ops
 from train_support import Array
 
-from train import efficientnet_weights
-from train.cyclegan import compiled_step
-from train.efficientnet_weights import VARIANTS, load_weights
 from train.errors import TrainError
+from train.foreign.efficientnet import VARIANTS, load_weights, weights_file
+from train.foreign.torch_file import read_state
+from train.losses.terms import hinge, hinge_generator
+from train.models.steps import compiled_step
 from train.networks import projected
 from train.networks.efficientnet_lite import EfficientNetLite
-from train.networks.projected import Head, Mixing, ProjectedDiscriminator, SpectralConv2d, hinge, hinge_generator
-from train.torch_file import read_state
+from train.networks.projected import Head, Mixing, ProjectedDiscriminator, SpectralConv2d
 from train.weights import load_network, read_weights, write_weights
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
@@ -41,14 +41,14 @@ def near(value: Any, expected: Any, share: float = 1e-4) -> None:
 
 
 def torch_lite(variant: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The network of `train.evaluate`, as deep as the variant, with weights that PyTorch itself has read."""
-    from train import efficientnet
+    """The network that scores pictures, as deep as the variant, with weights that PyTorch itself has read."""
+    from train.pytorch import features as efficientnet
 
     repeats = VARIANTS[variant].repeats
     stages = [(*stage[:5], n) for stage, n in zip(efficientnet.STAGES, repeats, strict=True)]
     monkeypatch.setattr(efficientnet, "STAGES", stages)
     network = efficientnet.EfficientNetLite0()
-    file = efficientnet_weights._checked_file(VARIANTS[variant])
+    file = weights_file(variant)
     network.load_state_dict(torch.load(file, weights_only=True))
     return network.eval()
 

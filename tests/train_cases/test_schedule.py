@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from train.config import Config
-from train.schedule import factors_at
+from train.models.schedule import factors_at
 
 PLAIN = Config("x", steps=10, decay_steps=4, rate=1.0)
 

@@ -11,7 +11,7 @@ import pytest
 from mindspore import Tensor
 from train_support import Array
 
-from train.structure import Controller, own_colour, own_structure
+from train.losses.structure import Controller, own_colour, own_structure
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
 

@@ -13,16 +13,16 @@ from train_support import PHOTOS, Array, forward
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
 
-from train import torch_generators  # noqa: E402
 from train.__main__ import main  # noqa: E402
-from train.checkpoint import start_from  # noqa: E402
 from train.commands import import_torch  # noqa: E402
 from train.commands.export import read_card  # noqa: E402
 from train.config import Config  # noqa: E402
-from train.cyclegan import CycleGAN  # noqa: E402
-from train.export import read_pictures  # noqa: E402
+from train.export.generator import read_pictures  # noqa: E402
+from train.foreign.torch_checkpoint import TorchGenerator  # noqa: E402
+from train.models.cyclegan import CycleGAN  # noqa: E402
 from train.networks import build_generator  # noqa: E402
-from train.torch_checkpoint import TorchGenerator  # noqa: E402
+from train.pytorch import generators as torch_generators  # noqa: E402
+from train.run.start import start_from  # noqa: E402
 from train.weights import WeightsError, load_network, network_arrays, read_weights  # noqa: E402
 
 RESNET_6 = TorchGenerator("resnet_6blocks", 8, "instance", affine=False, bias=True)

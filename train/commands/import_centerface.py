@@ -41,8 +41,7 @@ def run(options: argparse.Namespace) -> None:
     card = tomllib.loads(CARD.read_text(encoding="utf-8")) | {"name": options.out.stem}
     data = read_known(options.onnx or file_of_package(card["source"]), card["source"])
 
-    from train.centerface import export_centerface
-    from train.export import Picture, read_pictures, synthetic_pictures
+    from train.export import Picture, export_centerface, read_pictures, synthetic_pictures
 
     def pictures(width: int, height: int) -> list[Picture]:
         pixels = {"width": width, "height": height, "layout": "NCHW", "order": "RGB"}
