@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "build" / "bench"
 PACKAGES = ("mindspore==2.8.0", "onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0", "pillow>=11.3")
 
@@ -45,7 +45,7 @@ def graphs(model: Path) -> Path:
     Raises:
         PeersError: as `peers_python`; or MindSpore cannot make them.
     """
-    python, script = peers_python(), ROOT / "scripts" / "bench_models.py"
+    python, script = peers_python(), ROOT / "scripts" / "benchmarks" / "bench_models.py"
     folder = PLACE / f"graphs-{model.stem}"
     stamp, wanted = folder / ".stamp", hashlib.sha256(model.read_bytes() + script.read_bytes()).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:

@@ -36,7 +36,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 from bench_page import busy, describe_machine, peak_memory, ratios, spread, table, today, verdict, write_part  # noqa: E402
 from bench_peers import PeersError, graphs, peers_python  # noqa: E402
@@ -48,7 +48,7 @@ from h2a_batch.errors import H2AError  # noqa: E402
 from h2a_batch.inference import card_of, find_model  # noqa: E402
 from h2a_batch.machine import available_cores  # noqa: E402
 
-WORKER = str(ROOT / "scripts" / "bench_worker.py")
+WORKER = str(ROOT / "scripts" / "benchmarks" / "bench_worker.py")
 MAX_DIFFERENCE = 2e-3  # between two runtimes' answers in float32, in [-1, 1]; as in train/export/generator.py
 TITLES = {
     "lite": "MindSpore Lite",

@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from bench_page import busy, describe_machine, ratios, spread, table, today, write_part  # noqa: E402
 from bench_photos import SMALL, fill, fill_small, squares  # noqa: E402

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("GLOG_v", "3")
 STRUCTURE = 2.0  # the controller's factor; its value takes no time
@@ -52,7 +52,7 @@ def bench(path: Path, settings: list[str], rounds: int, python: str) -> None:
     x, y = (np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32) for seed in (0, 1))
     parts = mindspore_parts(model, x, y, factors)
     with subprocess.Popen(
-        [python, str(ROOT / "scripts" / "bench_train_torch.py")],
+        [python, str(ROOT / "scripts" / "benchmarks" / "bench_train_torch.py")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

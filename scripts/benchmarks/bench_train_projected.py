@@ -1,4 +1,4 @@
-"""The projected discriminator of `train.networks.projected` in PyTorch, for scripts/bench_train_torch.py.
+"""The projected discriminator of `train.networks.projected` in PyTorch, for bench_train_torch.py.
 
 Shapes come from the plan, weights are random: what is measured does not depend on them.
 """

@@ -31,7 +31,7 @@ from h2a_batch.faces import Detector, Face, frame_of, is_portrait, usual_smalles
 from h2a_batch.inference import DEFAULT_MODEL, FaceRule, Generator, card_of, find_model
 from h2a_batch.options import FACES
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 from composites import Known, compose, landscape, matched, portraits  # noqa: E402
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from h2a_batch.machine import available_cores
 from h2a_batch.places import replacing
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks.md"
 
 

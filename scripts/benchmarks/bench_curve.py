@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from bench_page import busy, describe_machine, peak_memory, table, today, verdict, write_part  # noqa: E402
 from bench_peers import PeersError, graphs  # noqa: E402
