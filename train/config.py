@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from train.errors import TrainError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from train.toml import read_toml, value_of
 
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "dict[str, Any]": (dict,)}
 GANS = ("lsgan", "vanilla")
@@ -218,11 +213,9 @@ class Config:
 def read_config(path: Path, settings: Iterable[str] = ()) -> Config:
     """The TOML file with `field=value` settings laid over it; `generator_options.blocks=6` reaches into the table."""
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields = read_toml(path)
     except FileNotFoundError:
         raise TrainError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainError(f"{path}: not a TOML file: {error}") from error
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
@@ -231,7 +224,7 @@ def read_config(path: Path, settings: Iterable[str] = ()) -> Config:
         target = fields.setdefault(table, {}) if dot else fields
         if not isinstance(target, dict):
             raise TrainError(f"--set {setting}: {table!r} is not a table")
-        target[option if dot else table] = _value(value.strip())
+        target[option if dot else table] = value_of(value.strip())
     return config_from(fields, path)
 
 
@@ -245,8 +238,8 @@ def config_from(fields: Mapping[str, Any], origin: object) -> Config:
     if "name" not in fields:
         raise TrainError(f"{origin}: needs a name")
     fields = {**DISTILLATION, **fields} if fields.get("teacher") else fields
-    converted = {name: float(value) if known[name] == "float" else value for name, value in fields.items()}
-    return Config(**converted)
+    given: dict[str, Any] = {n: float(value) if known[n] == "float" else value for n, value in fields.items()}
+    return Config(**given)
 
 
 def _check_fine(config: Config) -> None:
@@ -263,13 +256,6 @@ def _between(start: float, end: float, step: int, steps: int) -> float:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # a word without quotes
 
 
 def _toml(value: object) -> str:

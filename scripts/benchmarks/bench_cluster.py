@@ -84,7 +84,7 @@ def cluster_of(nodes: int) -> Iterator[str]:
     """A cluster of so many nodes of one core on this machine, by its address."""
     from ray.cluster_utils import Cluster
 
-    how = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    how: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
     made = Cluster(initialize_head=True, head_node_args={**how, "include_dashboard": False})
     try:
         for _ in range(nodes - 1):

@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--run", nargs=2, type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.run:
-        run_here(*given.run, given.model)
+        run_here(given.run[0], given.run[1], given.model)
         return
     if min(given.counts) < 50:
         parser.error("--counts: at least 50, for tenths to be told apart")

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -85,8 +86,8 @@ def measure_time(detector: Detector, smallest: float | None, seed: int) -> None:
         file = io.BytesIO()
         photo.save(file, "JPEG", quality=92)
         pixels = np.asarray(photo)
-        read = _milliseconds(lambda file=file: Image.open(file).convert("RGB"))
-        find = _milliseconds(lambda pixels=pixels: _find(detector, pixels, smallest))
+        read = _milliseconds(partial(_load, file))
+        find = _milliseconds(partial(_find, detector, pixels, smallest))
         print(f"| {size[0]}x{size[1]} | {read:.0f} ms | {find:.0f} ms |")
 
 
@@ -116,6 +117,10 @@ def _find(detector: Detector, pixels: NDArray[np.uint8], smallest: float | None)
     return detector.find(pixels, smallest or usual_smallest((pixels.shape[1], pixels.shape[0])))
 
 
+def _load(file: io.BytesIO) -> Image.Image:
+    return Image.open(file).convert("RGB")
+
+
 def _milliseconds(work: Callable[[], object]) -> float:
     """Processor time, which a busy machine hardly changes: the median of seven runs, after one that does not count."""
     times = []
@@ -138,7 +143,7 @@ def measure_training(detector: Detector, folder: Path) -> None:
             left, right, _, *corners = np.array(faces[0].landmarks) / max(pixels.shape)
             eyes, mouth = (left + right) / 2, (corners[0] + corners[1]) / 2
             places.append((*eyes, np.hypot(*(right - left)), np.hypot(*(mouth - eyes))))
-            found.append((pixels.shape[1::-1], faces))
+            found.append(((pixels.shape[1], pixels.shape[0]), faces))
     print(f"{folder.name}: {len(found)} of {len(pictures)} pictures with a face")
     if not found:
         return

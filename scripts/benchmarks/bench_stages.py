@@ -42,9 +42,11 @@ from h2a_batch.places import write_output  # noqa: E402
 
 REPEATS, SLOW_REPEATS = 12, 6
 MIN_FACE = 100  # pixels
+Work = Callable[[], object]
+Rows = list[tuple[str, ...]]
 
 
-def cost(work: Callable[[], object], repeats: int = REPEATS) -> float:
+def cost(work: Work, repeats: int = REPEATS) -> float:
     """Milliseconds of processor time, of this process: MindSpore Lite computes in threads of its own."""
     work()
     spent = []
@@ -65,11 +67,11 @@ def reading(path: Path, generator: Generator, searches: Sequence[Search | None])
             image.draft("RGB", (image.width // 8, image.height // 8))
             image.load()
 
-    ways = [partial(decode, path, size, fit, "model", False, search) for search in searches]
+    ways: list[Work] = [partial(decode, path, size, fit, "model", False, search) for search in searches]
     return [cost(way, SLOW_REPEATS) for way in (*ways, eighth)]
 
 
-def measure(model: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+def measure(model: str) -> tuple[Rows, Rows]:
     """The rows of both tables."""
     generator, detector, people = Generator(model, device="cpu"), Detector(), portraits(2)
     kinds = (Options(faces="off"), Options(), Options(min_face=MIN_FACE))
@@ -89,14 +91,14 @@ def measure(model: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     paint = cost(lambda: generator.run(tensor))
     turned = cost(lambda: generator.card.input.to_tensor([pixels]))
     turned += cost(lambda: generator.card.output.to_images(answer))
-    formats = {name: cost(lambda name=name: encode(image, name, 92)) for name in FORMATS}
+    formats = {name: cost(partial(encode, image, name, 92)) for name in FORMATS}
     names = (
         "decode, as a whole",
         "decode, faces looked for",
         f"decode, the same with --min-face {MIN_FACE}",
         "of it, JPEG's entropy coding and an eighth of the pixels",
     )
-    rows = [(name, *(f"{spent[number]:.1f}" for spent in read)) for number, name in enumerate(names)]
+    rows: Rows = [(name, *(f"{spent[number]:.1f}" for spent in read)) for number, name in enumerate(names)]
     rows += [("pixels to numbers and back", *[f"{turned:.1f}"] * 2), ("generator", *[f"{paint:.1f}"] * 2)]
     rows += [(f"encode as {name}", *[f"{spent:.1f}"] * 2) for name, spent in formats.items()]
     rows.append(("write the file", *[f"{written:.1f}"] * 2))
@@ -107,7 +109,7 @@ def measure(model: str) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     return rows, tried(image, paint, Generator(model, device="cpu", threads=2), tensor) + loading(model)
 
 
-def tried(image: Image.Image, paint: float, two: Generator, tensor: NDArray[np.float32]) -> list[tuple[str, ...]]:
+def tried(image: Image.Image, paint: float, two: Generator, tensor: NDArray[np.float32]) -> Rows:
     """What was tried in place of a stage: Pillow's PNG in several settings, and one generator of two threads."""
     pillow = {f"Pillow's, level {level}": {"compress_level": level} for level in (0, 1, 6, 9)}
     pillow |= {"Pillow's, Huffman codes alone": {"compress_type": zlib.Z_HUFFMAN_ONLY}}
@@ -118,16 +120,19 @@ def tried(image: Image.Image, paint: float, two: Generator, tensor: NDArray[np.f
     ways["PNG in Pillow's, run lengths"] = partial(_pillow_png, image, runs)
     ways["the same enlarged to 1024x1024, h2a-batch's own way"] = lambda: encode_png(large)
     ways["the same enlarged to 1024x1024, Pillow's, run lengths"] = partial(_pillow_png, large, runs)
-    rows = [(name, f"{cost(way):.1f}", f"{len(way()) / 1e3:.1f} kB") for name, way in ways.items()]
+    rows: Rows = [(name, f"{cost(way):.1f}", f"{len(way()) / 1e3:.1f} kB") for name, way in ways.items()]
     rows.append(("generator of one thread", f"{paint:.1f}", "-"))
     rows.append(("generator of two threads", f"{cost(lambda: two.run(tensor)):.1f}", "-"))
     return rows
 
 
-def loading(model: str) -> list[tuple[str, ...]]:
+def loading(model: str) -> Rows:
     """What it takes to load the models, from the cache of optimised ones and as they are, and to run each once."""
-    models = {"generator": partial(Generator, model, device="cpu"), "face detector": Detector}
-    rows = [(f"loading the {name}", f"{cost(load, SLOW_REPEATS):.0f}", "-") for name, load in models.items()]
+    models: dict[str, Work] = {
+        "generator": partial(Generator, model, device="cpu"),
+        "face detector": Detector,
+    }
+    rows: Rows = [(f"loading the {name}", f"{cost(load, SLOW_REPEATS):.0f}", "-") for name, load in models.items()]
     os.environ["XDG_CACHE_HOME"] = os.devnull
     plain = "as it was exported, not from the cache"
     rows += [(f"the {name} {plain}", f"{cost(load, SLOW_REPEATS):.0f}", "-") for name, load in models.items()]

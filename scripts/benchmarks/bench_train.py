@@ -41,11 +41,10 @@ def bench(path: Path, settings: list[str], rounds: int, python: str) -> None:
     import numpy as np
 
     from train.config import read_config
-    from train.models import factors_at
-    from train.run import build
+    from train.models import CycleGAN, factors_at
 
     config = read_config(path, ["start=", *settings])
-    model = build(config)
+    model = CycleGAN(config)
     # Of a step in the middle of a run, when luminance has ended and the controller has settled.
     factors = factors_at(config, config.steps // 2, STRUCTURE)
     shape = (config.batch, 3, config.size, config.size)

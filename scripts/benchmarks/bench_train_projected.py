@@ -60,7 +60,8 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.layers(x)
         spread = (x.var(0, unbiased=False) + 1e-6).sqrt().mean().expand(len(x), 1, *x.shape[2:])
-        return self.last(torch.cat([x, spread], 1))
+        scores: Tensor = self.last(torch.cat([x, spread], 1))
+        return scores
 
 
 class Spectral(nn.Conv2d):

@@ -51,7 +51,7 @@ def lite_runs(model: str, mode: str, threads: int) -> tuple[list[Run], str]:
     from h2a_batch.inference import Generator
 
     count, own = (threads, 1) if mode == "each" else (1, threads)
-    runs = [Generator(model, device="cpu", threads=own).run for _ in range(count)]
+    runs: list[Run] = [Generator(model, device="cpu", threads=own).run for _ in range(count)]
     return runs, f"MindSpore Lite {mindspore_lite.__version__}"
 
 

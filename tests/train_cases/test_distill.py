@@ -15,7 +15,7 @@ from PIL import Image
 from train_support import PHOTOS, ROOT, Array, shake
 
 from h2a_batch.places.files import sha256_of
-from train.config import Config, config_from, read_config, tomllib
+from train.config import Config, config_from, read_config
 from train.data.batches import held_out, to_picture
 from train.errors import TrainError
 from train.lite import run_on_lite
@@ -25,6 +25,7 @@ from train.run import checkpoint, report
 from train.run.fit import fit
 from train.run.start import model_of
 from train.run.watch import Watch
+from train.toml import tomllib
 from train.weights import network_arrays, read_weights, write_weights
 
 SMOKE = ROOT / "train" / "configs" / "smoke.toml"

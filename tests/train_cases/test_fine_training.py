@@ -16,7 +16,7 @@ from train_support import PHOTOS, ROOT, Array, shake
 
 from h2a_batch.places.files import sha256_of
 from train.commands.export import chosen_weights, generator_of, read_card
-from train.config import Config, config_from, read_config, tomllib
+from train.config import Config, config_from, read_config
 from train.data.batches import held_out
 from train.data.worn import bent, cell_means, softened, worn
 from train.errors import TrainError
@@ -25,6 +25,7 @@ from train.models.fine import FineTraining, agreement, feature_loss
 from train.networks import CoarseGenerator
 from train.run import checkpoint, report
 from train.run.fit import fit
+from train.toml import tomllib
 from train.weights import load_network, read_weights, write_weights
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[eval]'")

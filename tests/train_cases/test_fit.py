@@ -16,7 +16,7 @@ from PIL import Image
 from train_support import PHOTOS, ROOT
 
 from h2a_batch.errors import H2AError
-from train.config import Config, config_from, read_config, tomllib
+from train.config import Config, config_from, read_config
 from train.data.batches import Domain, batches
 from train.errors import TrainError
 from train.lite import run_on_lite
@@ -25,6 +25,7 @@ from train.run import checkpoint, report
 from train.run.fit import fit
 from train.run.start import held
 from train.run.watch import Watch, is_flat
+from train.toml import tomllib
 
 SMOKE = ROOT / "train" / "configs" / "smoke.toml"
 

@@ -45,6 +45,7 @@ class Domain:
         self.jitter = config.jitter_a if stream == A else {}
         self.stream = stream
         self.workers = workers
+        self._epoch: tuple[int, NDArray[np.int64]] | None = None
 
     def batch(self, step: int) -> Array:
         """Of this step (from 1): every picture comes once in an epoch, augmented at random as the config says.
@@ -65,7 +66,7 @@ class Domain:
 
     def _order(self, place: int) -> int:
         epoch, position = divmod(place, len(self.files))
-        if not hasattr(self, "_epoch") or self._epoch[0] != epoch:
+        if self._epoch is None or self._epoch[0] != epoch:
             random = np.random.default_rng((self.config.seed, self.stream, 0, epoch))
             self._epoch = (epoch, random.permutation(len(self.files)))
         return int(self._epoch[1][position])
@@ -147,12 +148,14 @@ def to_array(image: Image.Image) -> Array:
 
 def to_picture(x: Array) -> Image.Image:
     """(3, H, W) in [-1, 1] -> RGB."""
-    return Image.fromarray(((x.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).round().astype(np.uint8))
+    pixels: NDArray[np.uint8] = ((x.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
+    return Image.fromarray(pixels)
 
 
 def _read(file: Path) -> Image.Image:
     try:
         with Image.open(file) as image:
-            return image.convert("RGB")
+            picture: Image.Image = image.convert("RGB")
+            return picture
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise TrainError(f"{file}: cannot be read: {error}") from error

@@ -45,7 +45,8 @@ def softened(picture: Array) -> Array:
     padded = np.pad(picture, ((0, 0), (1, 1), (1, 1)), mode="reflect")
     height, width = picture.shape[1:]
     parts = [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)]
-    return np.mean(parts, axis=0, dtype=np.float32)
+    mean: Array = np.mean(parts, axis=0, dtype=np.float32)
+    return mean
 
 
 def bent(picture: Array, shifts: NDArray[np.float64]) -> Array:

@@ -87,7 +87,7 @@ class Backbone(nn.Cell):
 
     def construct(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
-        maps = ()
+        maps: tuple[Tensor, ...] = ()
         for level in self.levels:
             x = level(x)
             maps += (x,)
@@ -134,7 +134,7 @@ class CenterFace(nn.Cell):
 
     def construct(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.neck(self.backbone(x))
-        outputs = ()
+        outputs: tuple[Tensor, ...] = ()
         for head in self.heads:
             outputs += (head(x),)
         return outputs
@@ -153,7 +153,8 @@ def read_centerface(data: bytes) -> CenterFace:
             cell.bias.set_data(Tensor(bias))
     except ValueError as error:
         raise TrainError(f"the convolutions of the ONNX graph are not those of CenterFace: {error}") from error
-    return network.set_train(False)
+    network.set_train(False)
+    return network
 
 
 def export_centerface(

@@ -78,7 +78,8 @@ def onnx_bytes(cell: nn.Cell, shape: tuple[int, ...], name: str, metadata: Mappi
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise TrainError(f"the ONNX graph is not valid: {error}") from error
-    return model.SerializeToString(deterministic=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def card_metadata(card: Mapping[str, Any]) -> dict[str, str]:

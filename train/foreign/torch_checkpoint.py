@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.draft import card_text, lines
 from train.errors import TrainError
+from train.toml import card_text, lines
 
 Arrays = dict[str, NDArray[np.float32]]
 

@@ -69,4 +69,5 @@ def _kept(n: int, height: int, width: int, random: np.random.Generator) -> NDArr
     ]
     cut = random.random((n, 1, 1)) < CUTOUT_SHARE
     square = inside[0][:, None, :, None] & inside[1][:, None, None, :] & cut[..., None]
-    return 1 - square.astype(np.float32)
+    kept: NDArray[np.float32] = 1 - square.astype(np.float32)
+    return kept

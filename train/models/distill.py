@@ -210,7 +210,7 @@ def with_features(generator: nn.Cell, taps: Sequence[int], x: Tensor) -> tuple[T
     """The generator's pictures, and its features after the layers `taps`."""
     if not taps:
         return generator(x), ()
-    features = ()
+    features: Tensors = ()
     for place, cell in enumerate(generator.layers):
         x = cell(x)
         if place in taps:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -27,7 +28,7 @@ from train.losses import hinge, hinge_generator, l1, lsgan
 from train.models.model import Losses, translated
 from train.models.pool import Array, ImagePool
 from train.models.steps import Average, Tensors, compiled_step, generator_of, trainable
-from train.networks import CoarseGenerator, PatchDiscriminator, ProjectedDiscriminator, build_generator
+from train.networks import PatchDiscriminator, ProjectedDiscriminator, build_generator
 from train.parallel import ALONE, Workers
 from train.weights import WeightsError, load_network, read_weights
 
@@ -81,12 +82,12 @@ class FineTraining:
         self.factors = factors_of(config)
         self.generator, self.ema = (generator_of(FINE, config.generator_options, config.size) for _ in "ab")
         self.times = self.generator.times
-        self.coarse = ms.jit(coarse_half(config)) if config.coarse else None
+        self.coarse: Any = ms.jit(coarse_half(config)) if config.coarse else None
         # Of a batch the first ones have a right answer.
         self.right = config.batch // 2 if self.coarse else config.batch
-        self.patch = PatchDiscriminator(config.d_width) if self.factors.patch else None
+        self.patch: Any = PatchDiscriminator(config.d_width) if self.factors.patch else None
         needed = self.factors.projected or self.factors.features
-        self.projected = ProjectedDiscriminator(load_weights("lite1"), config.crop) if needed else None
+        self.projected: Any = ProjectedDiscriminator(load_weights("lite1"), config.crop) if needed else None
         for name, cell in self.networks().items():
             cell.update_parameters_name(f"{name}.")
             cell.set_train(name != "ema")
@@ -238,7 +239,7 @@ def factors_of(config: Config) -> Factors:
     )
 
 
-def coarse_half(config: Config) -> CoarseGenerator:
+def coarse_half(config: Config) -> nn.Cell:
     """The coarse half with its weights, in inference mode."""
     path, options = Path(config.coarse), config.coarse_options
     networks = read_weights(path)

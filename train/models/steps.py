@@ -60,6 +60,7 @@ def compiled_step(
         return ops.depend(rate, optimizer(gradient))
 
     def step(rate: Tensor, *batch: Tensor) -> Tensors:
+        values: Tensors
         values, gradient = gradients(*batch)
         update(rate, *gradient)
         return values

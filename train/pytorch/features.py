@@ -67,7 +67,7 @@ class InvertedBlock(nn.Module):
         self._project_conv, self._bn2 = _conv(middle, outputs, 1), _norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y: Tensor = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
         y = functional.relu6(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
         return x + y if self.adds else y
@@ -91,7 +91,8 @@ class EfficientNetLite0(nn.Module):
         x = functional.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             x = block(x)
-        return functional.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
+        pooled: Tensor = functional.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
+        return pooled
 
 
 def load_extractor() -> EfficientNetLite0:

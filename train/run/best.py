@@ -87,7 +87,8 @@ class Scorer:
             self._pooled(Tensor(np.ascontiguousarray(padded[i : i + BATCH]))).asnumpy()
             for i in range(0, len(padded), BATCH)
         ]
-        return np.concatenate(rows)[: len(pictures)].astype(np.float64)
+        features: NDArray[np.float64] = np.concatenate(rows)[: len(pictures)].astype(np.float64)
+        return features
 
     def _write(self) -> None:
         with replacing(self.out / SCORES) as file:

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from h2a_batch.places import replacing
 from train.config import FINE, JOINED, Config
 from train.data import to_picture
-from train.draft import card_text, lines
 from train.models import Model
 from train.parallel import Workers
+from train.toml import card_text, lines
 
 Array = NDArray[np.float32]
 Curve = list[tuple[float, float]]

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ def is_flat(made: Sequence[Array]) -> bool:
 def interruption() -> Iterator[list[int]]:
     """A list that SIGINT or SIGTERM makes true; a second one ends the process as usual."""
     received: list[int] = []
-    previous = {}
+    previous: dict[int, Any] = {}  # a handler, a constant, or None where C set it
 
     def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
@@ -63,5 +64,5 @@ def interruption() -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for caught, handler in previous.items():
+            signal.signal(caught, handler)

@@ -60,7 +60,7 @@ def is_block(cell: nn.Cell | None) -> bool:
 
 def _opens(block: nn.Cell, following: nn.Cell | None) -> bool:
     """Whether the block is a large first one of stride 1, in front of a 3x3 one of stride 2."""
-    if not is_block(following) or not all(_takes_phases(cell.conv) for cell in (block, following)):
+    if following is None or not is_block(following) or not all(_takes_phases(cell.conv) for cell in (block, following)):
         return False
     shapes = [(cell.conv.weight.shape[2], cell.conv.stride[0]) for cell in (block, following)]
     return shapes[0][0] >= LARGE_KERNEL and shapes[0][1] == 1 and shapes[1] == (3, 2)

@@ -1,9 +1,40 @@
-"""The draft of a card (TOML) for `export`, in which people have still to say what only they know."""
+"""TOML: reading files of it, and the draft of a card for `export`, in which people have to say what only they know."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from train.errors import TrainError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables and fields of a file.
+
+    Raises:
+        TrainError: it is not TOML.
+    """
+    try:
+        fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return fields
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainError(f"{path}: not a TOML file: {error}") from error
+
+
+def value_of(text: str) -> Any:
+    """A value as TOML writes it, or the text itself: a word without quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def card_text(
