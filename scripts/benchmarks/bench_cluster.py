@@ -34,8 +34,7 @@ from composites import portraits  # noqa: E402
 from lite_support import ConvTanh  # noqa: E402
 
 from h2a_batch import convert_folder  # noqa: E402
-from h2a_batch.convert import Result  # noqa: E402
-from h2a_batch.convert.cluster.node import Report  # noqa: E402
+from h2a_batch.convert import Result, cluster  # noqa: E402
 from h2a_batch.ledger import Ledger, Output, Task, claim, claim_faces  # noqa: E402
 from h2a_batch.sources import Scan, Source, scan  # noqa: E402
 
@@ -140,7 +139,7 @@ def message_bytes(photos: Path) -> int:
     sources = [Source(path, str(path), path.with_suffix(".png").name, 50_000, 1) for path in paths]
     tasks = [Task(source, photos, source.output) for source in sources]
     results = tuple(Result(task, 0.1, "0" * 64, (Output(task.name, 100_000),)) for task in tasks)
-    return (len(pickle.dumps(tasks)) + len(pickle.dumps(Report(results, room=16)))) // PARCEL
+    return (len(pickle.dumps(tasks)) + len(pickle.dumps(cluster.Report(results, room=16)))) // PARCEL
 
 
 def size_of(folder: Path, pattern: str) -> int:
