@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import zipfile
@@ -62,13 +61,3 @@ def test_nothing_of_the_product_imports_the_training_side() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_imports_go_down_the_table_of_contributing() -> None:
-    rows = re.findall(r"^\| (`\w+\.py`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    place = {name: row for row, names in enumerate(rows) for name in re.findall(r"`(\w+)\.py`", names)}
-    files = {path.stem: path for path in (ROOT / "h2a_batch").glob("*.py") if not path.stem.startswith("__")}
-    assert set(place) == set(files)
-    for name, path in files.items():
-        for other in re.findall(r"^ *from h2a_batch\.(\w+) import", path.read_text(), re.MULTILINE):
-            assert place[other] <= place[name], f"{name} imports {other}"

@@ -9,7 +9,7 @@ FOLDER/resnet-9.mindir  the same for MindSpore Lite
 FOLDER/tiny.mindir      32x32 pixels in, next to no work: with it a run costs what files and ledger cost
 
 ONNX gets the networks as they are trained, with InstanceNormalization and ConvTranspose as single operators: the form
-that `python -m train export --onnx` writes. A MINDIR holds the inference form (train/inference).
+that `python -m train export --onnx` writes. A MINDIR holds the inference form (train/export/inference).
 """
 
 from __future__ import annotations
