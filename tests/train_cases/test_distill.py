@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from PIL import Image
+from run_support import arrays, assert_same
 from train_support import PHOTOS, ROOT, Array, shake
 
 from h2a_batch.places.files import sha256_of
@@ -69,11 +70,6 @@ def layer_by_layer(generator: object, x: Array) -> list[Array]:
         y = cell(y)
         result.append(y.asnumpy().copy())
     return result
-
-
-def arrays(folder: Path) -> dict[str, np.ndarray]:
-    with np.load(folder / checkpoint.CHECKPOINT) as file:
-        return {name: file[name] for name in file.files if name != "about"}
 
 
 def train(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -139,12 +135,7 @@ def test_resuming_is_the_same_as_not_stopping(teacher: Path, whole: Path, tmp_pa
     config = smoke(teacher, *EVERYTHING)
     assert fit(config, tmp_path, stop_after=2) == 2
     assert fit(config, tmp_path, resume=True) == 3
-    one, other = report.read_log(whole / "log.csv"), report.read_log(tmp_path / "log.csv")
-    speed = "images_per_second"
-    assert [{**row, speed: ""} for row in one] == [{**row, speed: ""} for row in other]
-    expected, resumed = arrays(whole), arrays(tmp_path)
-    assert expected.keys() == resumed.keys()
-    assert [name for name in expected if not np.array_equal(expected[name], resumed[name])] == []
+    assert_same(whole, tmp_path)
 
 
 def test_what_a_run_leaves(teacher: Path, whole: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from run_support import arrays, assert_same
 from train_support import PHOTOS, ROOT
 
 from h2a_batch.errors import H2AError
@@ -34,11 +35,6 @@ def smoke(*settings: str) -> Config:
     return read_config(SMOKE, [f"data={PHOTOS}", "save_every=1000", "sample_every=1000", *settings])
 
 
-def arrays(folder: Path) -> dict[str, np.ndarray]:
-    with np.load(folder / checkpoint.CHECKPOINT) as file:
-        return {name: file[name] for name in file.files if name != "about"}
-
-
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "train", *map(str, arguments)]
 
@@ -57,13 +53,7 @@ def test_resuming_is_the_same_as_not_stopping(whole: Path, tmp_path: Path) -> No
     with (tmp_path / "log.csv").open("a") as file:  # what a crash after the checkpoint may leave
         file.write("4,1,1\n")
     assert fit(config, tmp_path, resume=True) == 4
-    one, other = report.read_log(whole / "log.csv"), report.read_log(tmp_path / "log.csv")
-    speed = "images_per_second"
-    assert [{**row, speed: ""} for row in one] == [{**row, speed: ""} for row in other]
-    expected, resumed = arrays(whole), arrays(tmp_path)
-    assert expected.keys() == resumed.keys()
-    different = [name for name in expected if not np.array_equal(expected[name], resumed[name])]
-    assert different == []
+    assert_same(whole, tmp_path)
 
 
 def test_what_a_run_leaves(whole: Path) -> None:

@@ -12,8 +12,8 @@ from train_support import Array, forward, shake
 
 from train.errors import TrainError
 from train.export.generator import mindir_bytes, synthetic_pictures
-from train.export.inference import inference_form, phase_kernel, subpixel_kernel
-from train.export.inference.kernels import from_phases_kernel, to_phases_kernel
+from train.export.inference import inference_form
+from train.export.inference.kernels import from_phases_kernel, phase_kernel, subpixel_kernel, to_phases_kernel
 from train.lite import run_on_lite
 from train.networks import (
     CoarseGenerator,

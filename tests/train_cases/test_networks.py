@@ -19,12 +19,12 @@ from train.networks import (
     InstanceNorm,
     PatchDiscriminator,
     ReflectConv2d,
-    ReflectPad,
     ResidualBlock,
     ResNetGenerator,
     build_generator,
     up,
 )
+from train.networks.layers import ReflectPad
 
 
 @pytest.mark.parametrize("padding", ["zeros", "reflect"])

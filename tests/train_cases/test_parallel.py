@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_support import arrays
 from train_support import PHOTOS, ROOT
 
 from train.config import read_config
@@ -51,11 +52,6 @@ def finish(process: subprocess.Popen[str], logs: Path) -> str:
     for log in sorted(logs.glob("worker_*.log")):
         output += f"\n{log.name}:\n{log.read_text(errors='replace')[-1500:]}"
     return output
-
-
-def arrays(folder: Path) -> dict[str, np.ndarray]:
-    with np.load(folder / checkpoint.CHECKPOINT) as file:
-        return {name: file[name] for name in file.files if name != "about"}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from train.foreign.efficientnet import (
     FEATURE_SIZE,
-    VARIANTS,
     Block,
     Convolution,
     Network,
@@ -24,7 +23,6 @@ from train.foreign.torch_checkpoint import (
 __all__ = [
     "FEATURE_SIZE",
     "UNET_DEPTH",
-    "VARIANTS",
     "Arrays",
     "Block",
     "Convolution",

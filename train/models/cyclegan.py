@@ -35,7 +35,7 @@ from train.losses import (
     own_structure,
 )
 from train.models.pool import Array
-from train.models.steps import Average, Compiled, Tensors, by_scale, compiled_step, generator_of, trainable
+from train.models.steps import Average, Compiled, Tensors, by_scale, compiled_step, generator_of, of_config, trainable
 from train.networks import PatchDiscriminator, ProjectedDiscriminator
 from train.parallel import ALONE, Workers
 
@@ -48,7 +48,7 @@ FEATURES = "lite1"  # of the projected discriminator
 
 @dataclass(frozen=True)
 class Options:
-    """What of a Config the compiled functions read, which cannot read the Config itself."""
+    """What of a Config the compiled functions read."""
 
     gan: str
     cycle_noise: float
@@ -60,7 +60,7 @@ class CycleGAN:
     """The networks, the moving averages of the generators, the optimizers, and the compiled steps over them."""
 
     def __init__(self, config: Config, workers: Workers = ALONE) -> None:
-        self.options = Options(config.gan, config.cycle_noise, config.identity_share, config.luminance_cell)
+        self.options = of_config(Options, config)
         self.policy, self.workers = config.diffaugment, workers
         generators = [generator_of(config.generator, config.generator_options, config.size) for _ in range(4)]
         self.g_ab, self.g_ba, self.ema_ab, self.ema_ba = generators

@@ -23,7 +23,7 @@ from train.errors import TrainError
 from train.losses import Draw, augment, draw, l1, over_scales
 from train.models.model import Losses, translated
 from train.models.pool import Array, ImagePool
-from train.models.steps import Average, Tensors, by_scale, compiled_step, generator_of, trainable
+from train.models.steps import Average, Tensors, by_scale, compiled_step, generator_of, of_config, trainable
 from train.networks import PatchDiscriminator, ResidualBlock
 from train.parallel import ALONE, Workers
 from train.weights import Arrays, WeightsError, load_network, read_weights
@@ -33,7 +33,7 @@ GENERATOR_LOSSES, DISCRIMINATOR_LOSSES = ("gan", "recon", "distill"), ("d",)
 
 @dataclass(frozen=True)
 class Factors:
-    """Of the loss terms; apart from the Config, which a compiled function cannot read."""
+    """Of the loss terms, and the kind of GAN."""
 
     gan: str
     adversarial: float
@@ -53,7 +53,7 @@ class Distillation:
 
     def __init__(self, config: Config, workers: Workers = ALONE) -> None:
         self.config = config
-        self.factors = Factors(config.gan, config.adversarial, config.recon, config.distill)
+        self.factors = of_config(Factors, config)
         self.conditional = config.reals == "teacher"
         given = read_teacher(config)
         self.teacher = teacher_of(config, given[config.teacher_network])

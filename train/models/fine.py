@@ -27,7 +27,7 @@ from train.foreign import load_weights
 from train.losses import hinge, hinge_generator, l1, lsgan
 from train.models.model import Losses, translated
 from train.models.pool import Array, ImagePool
-from train.models.steps import Average, Tensors, compiled_step, generator_of, trainable
+from train.models.steps import Average, Tensors, compiled_step, generator_of, of_config, trainable
 from train.networks import PatchDiscriminator, ProjectedDiscriminator, build_generator
 from train.parallel import ALONE, Workers
 from train.weights import WeightsError, load_network, read_weights
@@ -42,7 +42,7 @@ COARSE_NETWORKS = ("ema", "gab")  # of a file, the first that it has
 
 @dataclass(frozen=True)
 class Factors:
-    """Of the loss terms; apart from the Config, which a compiled function cannot read. 0 leaves a term out."""
+    """Of the loss terms; 0 leaves a term out."""
 
     recon: float
     agreement: float
@@ -79,7 +79,7 @@ class FineTraining:
 
     def __init__(self, config: Config, workers: Workers = ALONE) -> None:
         self.config = config
-        self.factors = factors_of(config)
+        self.factors = of_config(Factors, config)
         self.generator, self.ema = (generator_of(FINE, config.generator_options, config.size) for _ in "ab")
         self.times = self.generator.times
         self.coarse: Any = ms.jit(coarse_half(config)) if config.coarse else None
@@ -225,18 +225,6 @@ class FineTraining:
         """Faces by both halves; without a coarse half, pictures made small and drawn large again."""
         small = cell_means(x, self.times)
         return translated(self.ema, translated(self.coarse, small) if self.coarse else small)
-
-
-def factors_of(config: Config) -> Factors:
-    return Factors(
-        config.recon,
-        config.agreement,
-        config.features,
-        config.adversarial,
-        config.patch,
-        config.projected,
-        config.photos,
-    )
 
 
 def coarse_half(config: Config) -> nn.Cell:

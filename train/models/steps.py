@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 
+from train.config import Config
 from train.errors import TrainError
 from train.networks import build_generator, total_stride
 from train.parallel import ALONE, Workers
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Tensors = tuple[Tensor, ...]
 Compiled = Callable[..., Tensors]
+T = TypeVar("T", bound="DataclassInstance")
+
+
+def of_config(kind: type[T], config: Config) -> T:
+    """A dataclass of some of the config's fields, by their names: a compiled function cannot read the Config itself."""
+    return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(kind)})
 
 
 def generator_of(network: str, options: Mapping[str, Any], size: int, prefix: str = "") -> nn.Cell:

@@ -14,13 +14,9 @@ from train.networks.generators import CoarseGenerator, FastGenerator, ResNetGene
 from train.networks.layers import (
     ConvBlock,
     InstanceNorm,
-    PlainBlock,
     ReflectConv2d,
-    ReflectPad,
     ResidualBlock,
     conv2d,
-    down,
-    up,
 )
 from train.networks.projected import ProjectedDiscriminator, resize_matrix
 
@@ -38,19 +34,15 @@ __all__ = [
     "FineGenerator",
     "InstanceNorm",
     "PatchDiscriminator",
-    "PlainBlock",
     "ProjectedDiscriminator",
     "ReflectConv2d",
-    "ReflectPad",
     "ResNetGenerator",
     "ResidualBlock",
     "UNetGenerator",
     "build_generator",
     "conv2d",
-    "down",
     "resize_matrix",
     "total_stride",
-    "up",
 ]
 
 # What `network = "..."` in a card or a training config may say.

@@ -26,11 +26,10 @@ from mindspore import Tensor, nn, ops
 
 from train.export.inference.chain import chain_form, is_block
 from train.export.inference.fine import CoarseToFineForm, FineFirst
-from train.export.inference.kernels import PHASES, SUBPIXEL_TAPS, phase_kernel, subpixel_kernel
 from train.export.inference.unet import UNetForm
 from train.networks import CoarseToFine, FineGenerator, UNetGenerator
 
-__all__ = ["PHASES", "SUBPIXEL_TAPS", "inference_form", "is_block", "phase_kernel", "subpixel_kernel"]
+__all__ = ["inference_form", "is_block"]
 
 
 def inference_form(generator: nn.Cell) -> nn.Cell:
