@@ -22,9 +22,8 @@ from train.networks import (
     ResidualBlock,
     ResNetGenerator,
     build_generator,
-    up,
 )
-from train.networks.layers import ReflectPad
+from train.networks.layers import ReflectPad, up
 
 
 @pytest.mark.parametrize("padding", ["zeros", "reflect"])
