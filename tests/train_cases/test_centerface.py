@@ -85,7 +85,7 @@ def test_nothing_is_written_when_lite_differs(
 def test_the_shipped_model_is_what_its_card_says() -> None:
     fields = read_card(SHIPPED, DETECTOR)  # checks the sha256
     assert fields is not None
-    written = command.tomllib.loads(command.CARD.read_text())
+    written = command.read_toml(command.CARD)
     assert {name: fields[name] for name in written} == written
     assert {name: output["channels"] for name, output in fields["outputs"].items()} == OUTPUTS
     assert fields["parameters"] == count_parameters(CenterFace())
