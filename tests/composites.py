@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from h2a_batch.faces.framing import Face
@@ -154,7 +155,7 @@ def matched(known: Sequence[Known], faces: Sequence[Face]) -> list[Face | None]:
     return result
 
 
-def _noise(size: tuple[int, int], cells: int, random: np.random.Generator) -> np.ndarray:
+def _noise(size: tuple[int, int], cells: int, random: np.random.Generator) -> NDArray[np.float32]:
     """Smooth noise of shape (height, width), about -1 to 1, with this many hills along the longer side."""
     coarse = [max(2, round(cells * length / max(size))) for length in size]
     values = Image.fromarray(random.uniform(-1, 1, (coarse[1], coarse[0])).astype(np.float32))
@@ -163,7 +164,8 @@ def _noise(size: tuple[int, int], cells: int, random: np.random.Generator) -> np
 
 def _read(path: Path) -> Image.Image:
     with Image.open(path) as image:
-        return image.convert("RGB")
+        result: Image.Image = image.convert("RGB")
+        return result
 
 
 def scenery(width: int, height: int) -> Image.Image:

@@ -66,8 +66,8 @@ EXPORT = """
 import sys
 import numpy as np
 from mindspore import Tensor, nn
-from train.export import mindir_bytes
-from train.networks import ConvBlock, ResidualBlock, down, up
+from train.export.generator import mindir_bytes
+from train.networks.layers import ConvBlock, ResidualBlock, down, up
 cells = [down(3, 8, 7, 1), down(8, 16, 3, 2), ResidualBlock(16), up(16, 8, 4), nn.Conv2d(8, 3, 5), nn.Tanh()]
 cell = nn.SequentialCell(*cells).set_train(False)
 x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)
