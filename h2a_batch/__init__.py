@@ -5,9 +5,9 @@ summary = convert_folder("photos", "anime", format="jpg")
 anime = convert_image("photo.jpg")   # a Pillow image; `Generator` keeps the model open for more
 """
 
-__version__ = "0.1.0"
-
 from typing import TYPE_CHECKING, Any
+
+from h2a_batch.version import __version__
 
 if TYPE_CHECKING:
     from h2a_batch.convert import convert_image

@@ -6,12 +6,12 @@ import json
 import math
 import os
 import re
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from h2a_batch.errors import UsageError
-from h2a_batch.inference import FaceRule
 from h2a_batch.machine import available_cores, available_memory
 from h2a_batch.photos import FITS, FORMATS
 
@@ -200,15 +200,15 @@ class Options:
         """Return the number of images in one call of the model: one is best on a CPU, several on an Ascend card."""
         return self.batch_size or (1 if device == "cpu" else 8)
 
-    def settings(self, model_sha256: str, fit: str, rule: FaceRule) -> str:
+    def settings(self, model_sha256: str, fit: str, face_rule: Sequence[float]) -> str:
         """Return, as canonical JSON for the ledger, all that decides the bytes of an output.
 
         Args:
             model_sha256: the sha256 of the model.
             fit: the model's own fit, used where the options name none.
-            rule: how the model wants a face framed.
+            face_rule: how the model wants a face framed, the numbers of its `FaceRule`.
         """
-        faces = [self.faces, self.min_face, self.max_faces, self.no_face, *astuple(rule)]
+        faces = [self.faces, self.min_face, self.max_faces, self.no_face, *face_rule]
         return json.dumps(
             {
                 "version": OUTPUT_VERSION,

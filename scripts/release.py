@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VERSION_FILE, CHANGELOG = "h2a_batch/__init__.py", "CHANGELOG.md"
+VERSION_FILE, CHANGELOG = "h2a_batch/version.py", "CHANGELOG.md"
 _VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 _UNRELEASED = re.compile(r"^## \[Unreleased\]\n(.*?)(?=^## \[|^\[)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"^\[Unreleased\]: (.*/compare/)(.+)\.\.\.HEAD$", re.MULTILINE)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from h2a_batch.faces.framing import Face
@@ -15,6 +18,7 @@ from h2a_batch.faces.framing import Face
 HERE = Path(__file__).resolve().parent
 PHOTOS = HERE / "photos"
 AI_FACES = HERE.parent.parent / "shared" / "photos" / "faces"  # 512x512, people who do not exist
+SIDE = 380  # pixels of a portrait in a `group`, and somewhat less than from one to the next
 _FADE = 0.06  # of a portrait's side, at its border
 # Read off the pictures, in pixels: the middle between eyes and mouth, and the width of the face.
 _BY_HAND = {
@@ -151,7 +155,7 @@ def matched(known: Sequence[Known], faces: Sequence[Face]) -> list[Face | None]:
     return result
 
 
-def _noise(size: tuple[int, int], cells: int, random: np.random.Generator) -> np.ndarray:
+def _noise(size: tuple[int, int], cells: int, random: np.random.Generator) -> NDArray[np.float32]:
     """Smooth noise of shape (height, width), about -1 to 1, with this many hills along the longer side."""
     coarse = [max(2, round(cells * length / max(size))) for length in size]
     values = Image.fromarray(random.uniform(-1, 1, (coarse[1], coarse[0])).astype(np.float32))
@@ -160,4 +164,30 @@ def _noise(size: tuple[int, int], cells: int, random: np.random.Generator) -> np
 
 def _read(path: Path) -> Image.Image:
     with Image.open(path) as image:
-        return image.convert("RGB")
+        result: Image.Image = image.convert("RGB")
+        return result
+
+
+def scenery(width: int, height: int) -> Image.Image:
+    """A landscape in which nobody is."""
+    return landscape((width, height), np.random.default_rng(3))
+
+
+def group(path: Path, *people: int, width: int = 1500) -> Path:
+    """A wide photo of some people, from left to right."""
+    photo, portraits = scenery(width, 500), own_portraits()
+    for place, number in enumerate(people):
+        put(photo, portraits[number], (210 + place * 420, 250), SIDE, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    photo.save(path, quality=95)
+    return path
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header promises a picture of this size."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")

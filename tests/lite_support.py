@@ -60,11 +60,15 @@ def attribute(name: str, value: int | str | tuple[int, ...]) -> bytes:
 class ConvTanh:
     """tanh(3x3 convolution of the input, zero padding) as a MINDIR: small, but it computes something.
 
+    With ReLU and a scale of 1e38 it gives infinity for what is bright, and numbers for gray.
+
     `channels` in, as many out; images of `size` x `size`; one in a batch.
     """
 
     channels: int = 3
     size: int = 16
+    last: str = "Tanh"  # or ReLU
+    scale: float = 1.0  # of the weights
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -75,7 +79,8 @@ class ConvTanh:
     def weight(self) -> Floats:
         """The convolution's weights, the same each time."""
         shape = (self.channels, self.channels, 3, 3)
-        return np.random.default_rng(1).normal(0, 0.2 / self.channels**0.5, shape).astype(np.float32)
+        weight = np.random.default_rng(1).normal(0, 0.2 / self.channels**0.5, shape)
+        return (weight if self.scale == 1 else np.full(shape, self.scale)).astype(np.float32)
 
     def input(self, seed: int = 0, batch: int = 1) -> Floats:
         """A batch of noise."""
@@ -84,8 +89,11 @@ class ConvTanh:
     def expected(self, x: Floats) -> Floats:
         """The graph's result, in float64 and by numpy alone."""
         padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
-        result: Floats = np.tanh(np.einsum("nchwij,ocij->nohw", windows, self.weight)).astype(np.float32)
+        total = np.zeros((len(x), *self.shape[1:]))
+        for row, column in np.ndindex(3, 3):
+            window = padded[:, :, row : row + self.size, column : column + self.size]
+            total += np.einsum("nchw,oc->nohw", window, self.weight[:, :, row, column])
+        result: Floats = np.tanh(total).astype(np.float32)
         return result
 
     def mindir(self, version: int = 1) -> bytes:
@@ -106,7 +114,7 @@ class ConvTanh:
         weight = self.weight
         graph = message(
             (1, self._node("g:conv", "REF::Conv2D:1", "g:x", "g:w")),
-            (1, self._node("g:y", "REF::Tanh:2", "g:conv")),
+            (1, self._node("g:y", f"REF::{self.last}:2", "g:conv")),
             (2, "g"),
             (3, tensor(weight.shape, (7, "g:w"), (9, weight.tobytes()))),
             (5, message((1, "g:x"), (2, tensor(self.shape)))),
@@ -114,7 +122,7 @@ class ConvTanh:
         )
         primitives = [
             message((1, "Conv2D:1"), (2, "Conv2D"), *((3, one) for one in conv), (4, "conv2d"), (5, 1)),
-            message((1, "Tanh:2"), (2, "Tanh"), (4, "tanh"), (5, 1)),
+            message((1, f"{self.last}:2"), (2, self.last), (4, self.last.lower()), (5, 1)),
         ]
         head = ((1, "0.1.1"), (2, "MindSpore"), (5, "2.0.0"), (7, graph), (10, 1))
         return message(*head, *((12, one) for one in primitives), (13, version))

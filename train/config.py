@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from train.errors import TrainError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from train.toml import read_toml, value_of
 
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "dict[str, Any]": (dict,)}
 GANS = ("lsgan", "vanilla")
 REALS = ("teacher", "domain_b")
 DISTILLATION = {"pool": 0}  # defaults that are others with a teacher: pix2pix has no pool
-DIFFAUGMENT = ("color", "translation", "cutout")  # the policies of `train.diffaugment`
-AFFINE, JITTER = ("turn", "zoom", "shift"), ("contrast", "brightness", "saturation", "gray")  # of `train.augmentation`
+DIFFAUGMENT = ("color", "translation", "cutout")  # the policies of `train.losses`
+AFFINE, JITTER = (
+    ("turn", "zoom", "shift"),
+    ("contrast", "brightness", "saturation", "gray"),
+)  # of `train.data`
 AT_LEAST_1 = (
     *("size", "d_width", "d_scales", "batch", "steps", "luminance_cell", "projected_size"),
     *("identity_every", "log_every", "sample_every", "save_every", "collapse_steps", "distill_layers"),
@@ -64,7 +62,7 @@ class Config:
     d_scales: int = 1  # discriminators a domain, each at half the size of the one before (pix2pixHD)
     diffaugment: str = ""  # "color,translation,cutout" or some of them
     start: str = ""  # weights (.npz) to start from
-    # Distillation (`train.distill`), if there is a teacher: its weights, which network of them, and that one's kind
+    # Distillation (`train.models`), if there is a teacher: its weights, which network of them, and that one's kind
     teacher: str = ""
     teacher_network: str = "ema"
     teacher_generator: str = "resnet-9"
@@ -74,7 +72,7 @@ class Config:
     recon: float = 10.0
     distill: float = 0.01
     distill_layers: int = 4
-    # The fine half (`train.fine`), which is what `generator = "fine"` trains; of its loss 0 leaves a term out
+    # The fine half (`train.models`), which is what `generator = "fine"` trains; of its loss 0 leaves a term out
     crop: int = 128  # pixels a side of what a step sees
     coarse: str = ""  # weights of the coarse half, whose pictures of faces are half of each batch; "": there are none
     coarse_options: dict[str, Any] = field(default_factory=dict)
@@ -100,9 +98,9 @@ class Config:
     luminance_start: float = 0.0  # falls to 0, at least `luminance`, in `luminance_steps`; with `start` it is 0
     luminance_steps: int = 2500
     luminance_cell: int = 16  # pixels a side, over which luminance is averaged
-    own_structure: float = 0.0  # the correlation to hold (`train.structure`); 0: off
+    own_structure: float = 0.0  # the correlation to hold (`train.losses`); 0: off
     own_colour: float = 0.0
-    projected: float = 0.0  # of the projected discriminator of domain B (`train.networks.projected`)
+    projected: float = 0.0  # of the projected discriminator of domain B (`train.networks`)
     projected_size: int = 96  # to which pictures are enlarged for its features
     pool: int = 50
     # Optimisation
@@ -215,11 +213,9 @@ class Config:
 def read_config(path: Path, settings: Iterable[str] = ()) -> Config:
     """The TOML file with `field=value` settings laid over it; `generator_options.blocks=6` reaches into the table."""
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields = read_toml(path)
     except FileNotFoundError:
         raise TrainError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainError(f"{path}: not a TOML file: {error}") from error
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
@@ -228,7 +224,7 @@ def read_config(path: Path, settings: Iterable[str] = ()) -> Config:
         target = fields.setdefault(table, {}) if dot else fields
         if not isinstance(target, dict):
             raise TrainError(f"--set {setting}: {table!r} is not a table")
-        target[option if dot else table] = _value(value.strip())
+        target[option if dot else table] = value_of(value.strip())
     return config_from(fields, path)
 
 
@@ -242,8 +238,8 @@ def config_from(fields: Mapping[str, Any], origin: object) -> Config:
     if "name" not in fields:
         raise TrainError(f"{origin}: needs a name")
     fields = {**DISTILLATION, **fields} if fields.get("teacher") else fields
-    converted = {name: float(value) if known[name] == "float" else value for name, value in fields.items()}
-    return Config(**converted)
+    given: dict[str, Any] = {n: float(value) if known[n] == "float" else value for n, value in fields.items()}
+    return Config(**given)
 
 
 def _check_fine(config: Config) -> None:
@@ -260,13 +256,6 @@ def _between(start: float, end: float, step: int, steps: int) -> float:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # a word without quotes
 
 
 def _toml(value: object) -> str:

@@ -25,7 +25,7 @@ from h2a_batch.options import MOST_FACES
 from h2a_batch.places import replacing
 from h2a_batch.sources import Scan, Source, Unusable, scan
 from train.errors import TrainError
-from train.evaluate import equal_intervals, save
+from train.pictures import equal_intervals, save
 
 SIZE = 256
 JPEG_QUALITY = 95
@@ -130,7 +130,7 @@ def choose(letter: str, folders: Sequence[Path], counts: Counts, cutter: Cutter)
     sources, left_out = find(folders)
     usable: list[Picture] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        done = pool.map(lambda source: read(*source, cutter), sources)
+        done = pool.map(lambda source: read(source[0], source[1], cutter), sources)
         for found in tqdm(done, f"{letter}: reading", len(sources), disable=None):
             if isinstance(found, LeftOut):
                 left_out.append(found)
@@ -159,7 +159,7 @@ def find(folders: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[LeftOut]
             raise TrainError(f"{folder}: no such folder")
         root = folder.resolve()
         for item in scan([root], Scan(suffix="", format="png", recursive=True, out=root / ".none")):
-            if isinstance(item, (Source, Unusable)):
+            if isinstance(item, (Source, Unusable)) and isinstance(item.path, Path):  # a folder is no object store
                 label = f"{root.name}/{item.path.relative_to(root).as_posix()}"
                 if isinstance(item, Source):
                     sources.append((item.path, label))
@@ -265,7 +265,7 @@ def _write_files(domains: Sequence[Domain], cutters: Mapping[str, Cutter], out: 
             targets = [folder / name for name in names]
             with ThreadPoolExecutor(THREADS) as pool:
                 cutter = cutters[domain.letter]
-                done = pool.map(lambda *pair: _write_picture(*pair, cutter), pictures, targets)  # noqa: B023 - used here
+                done = pool.map(lambda picture, target: _write_picture(picture, target, cutter), pictures, targets)  # noqa: B023 - used here
                 list(tqdm(done, folder.name, len(pictures), disable=None))
             rows += [(folder.name, n, p.label, p.sha256) for n, p in zip(names, pictures, strict=True)]
     _write_csv(out / PICTURES, ("folder", "file", "source", "source_sha256"), rows)

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from h2a_batch import __version__
 from h2a_batch.command.console import Console, print_error, quiet_libraries
 from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, H2AError
 from h2a_batch.faces import LARGE_SMALLEST, USUAL_SMALLEST
@@ -24,6 +23,7 @@ from h2a_batch.options import FACES, MOST_FACES, NO_FACE, SHEET_SUFFIXES, Option
 from h2a_batch.photos import FITS, FORMATS
 from h2a_batch.run import convert_folder
 from h2a_batch.sources import SETTLE_SECONDS
+from h2a_batch.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from h2a_batch import __version__
 from h2a_batch.command.console import print_error, shown
 from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, H2AError, UsageError
 from h2a_batch.gallery import (
@@ -47,6 +46,7 @@ from h2a_batch.ledger import DONE, FAILED, NOBODY
 from h2a_batch.options import SHEET_SUFFIXES
 from h2a_batch.places import is_url
 from h2a_batch.sources import LEDGER_FOLDER, check_inputs
+from h2a_batch.version import __version__
 
 _NONE = {DONE: "no photo is done", FAILED: "no photo failed", NOBODY: "no photo is without a face"}
 

@@ -303,17 +303,26 @@ class _Stages:
     def _generate(self, generator: Generator | None) -> None:
         """Run photos through a generator, batch by batch, in one thread."""
         while generator is not None and (batch := self._batch(generator.batch_size)):
-            try:
-                parts = [part.pixels for job in batch if job.photo for part in job.photo.parts]
-                painted = iter(generator.paint(parts))
-                for job in batch:
-                    job.painted = list(islice(painted, job.count))
-            except Exception as error:
-                for job in batch:
-                    job.fail(PhotoError("model", str(error)) if isinstance(error, ModelError) else error)
+            if not self._paint(generator, batch) and len(batch) > 1:
+                for job in batch:  # it may have been one of them: the others must not fail with it
+                    job.error = None
+                    self._paint(generator, [job])
             for job in batch:
                 job.ended = time.perf_counter()
                 (self.departures if job.error else self.painted).put(job)
+
+    def _paint(self, generator: Generator, batch: list[_Job]) -> bool:
+        """Have the generator paint the parts of some photos; where it fails, all of them have."""
+        try:
+            parts = [part.pixels for job in batch if job.photo for part in job.photo.parts]
+            painted = iter(generator.paint(parts))
+            for job in batch:
+                job.painted = list(islice(painted, job.count))
+        except Exception as error:
+            for job in batch:
+                job.fail(PhotoError("model", str(error)) if isinstance(error, ModelError) else error)
+            return False
+        return True
 
     def _another(self) -> Generator | None:
         """Load one more generator like the first; return None at the end, or where memory does not allow it."""

@@ -15,7 +15,7 @@ from h2a_batch.gallery.results import (
     read_photos,
     summarise,
 )
-from h2a_batch.gallery.sheet import check_writable, files_of, is_sheet, plan_sheet, stale_pages, title_of, write_sheet
+from h2a_batch.gallery.sheet import check_writable, files_of, plan_sheet, stale_pages, title_of, write_sheet
 from h2a_batch.gallery.target import check_page, claim_sheet
 from h2a_batch.gallery.text.typeset import printable, undrawn
 
@@ -37,7 +37,6 @@ __all__ = [
     "column_names",
     "facts_of",
     "files_of",
-    "is_sheet",
     "look",
     "open_ledger",
     "plan_sheet",

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from h2a_batch import __version__
 from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.gallery.pictures import Picture, Piece, Size, by_photo, draw, pieces
 from h2a_batch.gallery.results import Item, Items, Tally
@@ -36,6 +35,7 @@ from h2a_batch.gallery.text.typeset import printable
 from h2a_batch.ledger import DONE, FAILED, NOBODY, PENDING
 from h2a_batch.machine import available_cores
 from h2a_batch.places import replacing
+from h2a_batch.version import __version__
 
 REPORT_SUFFIXES = (".html", ".htm")
 PAIRS_IN_CHUNK = 32

@@ -1,13 +1,13 @@
 """The ledger: what became of every photo, whose the files in OUT are, and what is current. All SQL is here."""
 
 from h2a_batch.ledger.claims import claim, claim_faces, is_below
-from h2a_batch.ledger.database import storage
 from h2a_batch.ledger.disposals import Entry
 from h2a_batch.ledger.holding import ledger_folder
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import DELETED, DONE, FAILED, NOBODY, PENDING, Output, Row, Task
-from h2a_batch.ledger.status import CURRENT, FOREIGN, NO_OUTPUT, STALE, Status, holds, in_the_way, outputs_of, status
+from h2a_batch.ledger.status import CURRENT, FOREIGN, NO_OUTPUT, STALE, Status, holds, in_the_way, status
 from h2a_batch.ledger.table import write_table
+from h2a_batch.sources import LEDGER_FOLDER
 
 __all__ = [
     "CURRENT",
@@ -15,6 +15,7 @@ __all__ = [
     "DONE",
     "FAILED",
     "FOREIGN",
+    "LEDGER_FOLDER",
     "NOBODY",
     "NO_OUTPUT",
     "PENDING",
@@ -31,8 +32,6 @@ __all__ = [
     "in_the_way",
     "is_below",
     "ledger_folder",
-    "outputs_of",
     "status",
-    "storage",
     "write_table",
 ]

@@ -9,16 +9,13 @@ from h2a_batch.photos.png import encode_png
 from h2a_batch.photos.reader import (
     AGAIN,
     HAVE_HEIF,
-    READERS,
     Reader,
     Scaled,
     cut_alpha,
     cut_out,
-    exif_of,
     explained,
     extent_of,
     is_complete,
-    open_image,
 )
 
 __all__ = [
@@ -27,7 +24,6 @@ __all__ = [
     "FORMATS",
     "HAVE_HEIF",
     "HEIF",
-    "READERS",
     "Box",
     "Frame",
     "Matrix",
@@ -42,13 +38,11 @@ __all__ = [
     "cut_out",
     "encode",
     "encode_png",
-    "exif_of",
     "explained",
     "extent",
     "extent_of",
     "fit_photo",
     "is_complete",
-    "open_image",
     "sniff",
     "step_back",
     "to_srgb",

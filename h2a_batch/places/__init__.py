@@ -3,7 +3,7 @@
 An `Address` names where bytes lie; `at` gives the `Place` of one, which knows how to read and write there.
 """
 
-from h2a_batch.places.address import Address, AnyAddress, Remote, Stat, address, is_url
+from h2a_batch.places.address import Address, AnyAddress, Remote, address, is_url
 from h2a_batch.places.files import hold, remove_temporaries, replacing, temporary_path, write_apart
 from h2a_batch.places.objects import (
     Item,
@@ -29,7 +29,6 @@ __all__ = [
     "Level",
     "Place",
     "Remote",
-    "Stat",
     "absolute",
     "address",
     "at",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -139,7 +138,7 @@ def _opened(
     if not options.dry_run:
         check_rules(options, out, originals)
     try:
-        ledger = Ledger(out, options.settings(sha256, fit, rule), read_only=options.dry_run)
+        ledger = Ledger(out, options.settings(sha256, fit, astuple(rule)), read_only=options.dry_run)
     except OSError as error:
         if at(out).far:
             what = f"{ledger_folder(out)}: the ledger cannot be kept there ({error.strerror})"
@@ -156,7 +155,7 @@ def _counting(run: Run, on_total: Callable[[int], None] | None) -> Iterator[None
     ended = threading.Event()
 
     def work() -> None:
-        with contextlib.suppress(H2AError, OSError, sqlite3.Error):  # the run itself meets the same and says so
+        with contextlib.suppress(H2AError, OSError):  # the run itself meets the same and says so
             found = takewhile(lambda item: not ended.is_set(), scan(run.inputs, run.how))
             total = sum(not isinstance(item, Ignored) for item in found)
             if on_total and not ended.is_set():

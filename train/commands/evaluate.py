@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from train.errors import TrainError
 
 if TYPE_CHECKING:
-    from train.evaluate import Extractor
+    from train.scoring import Extractor
 
 SUMMARY = "score a model or a folder of outputs (KID-EfficientNetLite0, structure, diversity)"
 
@@ -46,22 +46,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     check(options)
-    from train import evaluate
+    from train import scoring
+    from train.pictures import list_pictures
 
-    anime = evaluate.list_pictures(options.anime, options.limit)
-    humans = evaluate.list_pictures(options.humans, options.limit) if options.humans else []
+    anime = list_pictures(options.anime, options.limit)
+    humans = list_pictures(options.humans, options.limit) if options.humans else []
     extract = load_features()
     with tempfile.TemporaryDirectory() as scratch:
         sets = collect(options, humans, options.keep or Path(scratch))
-        real = evaluate.features_of(anime, extract)
-        scores = [evaluate.score(name, files, pairs, real, extract) for name, files, pairs in sets]
+        real = scoring.features_of(anime, extract)
+        scores = [scoring.score(name, files, pairs, real, extract) for name, files, pairs in sets]
         if options.grid:
             draw_grid(sets[0], options.grid)
     if options.json:
-        result = {"against": {"folder": str(options.anime), "pictures": len(anime)}, "score": evaluate.KID_NAME}
+        result = {"against": {"folder": str(options.anime), "pictures": len(anime)}, "score": scoring.KID_NAME}
         print(json.dumps({**result, "results": [s.fields() for s in scores]}, indent=1))
     else:
-        print(evaluate.table(scores))
+        print(scoring.table(scores))
 
 
 def check(options: argparse.Namespace) -> None:
@@ -83,14 +84,15 @@ def load_features() -> Extractor:
     """The feature extractor with its weights."""
     from functools import partial
 
-    from train.efficientnet import extract, load_extractor
+    from train.pytorch import extract, load_extractor
 
     return partial(extract, load_extractor())
 
 
 def collect(options: argparse.Namespace, humans: Files, out: Path) -> list[tuple[str, Files, Pairs]]:
     """What is to be scored, as rows of name, pictures, and pairs of input and output; models run here."""
-    from train.evaluate import list_pictures, paint_files, pair_up
+    from train.pictures import list_pictures
+    from train.scoring import paint_files, pair_up
 
     rows: list[tuple[str, Files, Pairs]] = []
     for number, model in enumerate(options.model):
@@ -120,7 +122,7 @@ def draw_grid(row: tuple[str, Files, Pairs], path: Path) -> None:
     """One page of before and after, of GRID_PAIRS pairs at equal intervals."""
     from h2a_batch.gallery import Facts, Item, Look, Setting, Sheet, check_writable, plan_sheet, write_sheet
     from h2a_batch.ledger import DONE
-    from train.evaluate import equal_intervals
+    from train.pictures import equal_intervals
 
     name, _, pairs = row
     if not pairs:

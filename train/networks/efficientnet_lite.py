@@ -18,7 +18,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from numpy.typing import NDArray
 
-from train.efficientnet_weights import Block, Convolution, Network
+from train.foreign import Block, Convolution, Network
 
 Array = NDArray[np.float32]
 
@@ -36,7 +36,7 @@ class EfficientNetLite(nn.Cell):
 
     Pictures are not normalised here. In [-1, 1] they are what the weights were trained on (TensorFlow's Lite code takes
     (x - 127) / 128), and so the projected discriminator and its PyTorch twin give them; ImageNet's mean and deviation,
-    with which `train.efficientnet` scores pictures, are the caller's.
+    with which `train.pytorch` scores pictures, are the caller's.
     """
 
     def __init__(self, network: Network, size: int) -> None:

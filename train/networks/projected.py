@@ -2,20 +2,18 @@
 
 Mixing (section 3.2 of the paper): a random 1x1 convolution per scale, then from coarse to fine the map below, enlarged
 and sent through a random 3x3 convolution, is added. Heads are spectrally normalised (arXiv 1802.05957, section 2.1).
-The losses are hinges (arXiv 1705.02894, section 3; arXiv 2111.01007, section 4), here the mean over the heads.
+Its losses are the hinges of `train.losses`.
 
 The frozen parts are constants of the graph. Weights files hold the heads alone; the mixing is made again from its seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
-from train.efficientnet_weights import Network
+from train.foreign import Network
 from train.networks.efficientnet_lite import CHANNELS, EfficientNetLite
 
 Array = NDArray[np.float32]
@@ -27,22 +25,6 @@ HEAD_SIDE = 6  # maps larger than this are halved by a head's strided convolutio
 HEAD_WIDTH = 128
 SMALL = 6  # the largest side of a map whose trained convolution takes the form of matrices
 TINY = 1e-12  # what a norm is at least, as in torch.nn.functional.normalize
-
-
-def hinge(scores: Sequence[Tensor], target: float) -> Tensor:
-    """The discriminator's loss of one batch: mean(max(0, 1 - target * score)); `target` 1 is real, -1 is generated."""
-    total = ops.mean(ops.relu(1.0 - target * scores[0]))
-    for score in scores[1:]:
-        total = total + ops.mean(ops.relu(1.0 - target * score))
-    return total / len(scores)
-
-
-def hinge_generator(scores: Sequence[Tensor]) -> Tensor:
-    """The generator's loss: -mean(score)."""
-    total = ops.mean(scores[0])
-    for score in scores[1:]:
-        total = total + ops.mean(score)
-    return -total / len(scores)
 
 
 class ProjectedDiscriminator(nn.Cell):

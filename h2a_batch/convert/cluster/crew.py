@@ -18,10 +18,9 @@ from h2a_batch.convert.pipeline import NameFaces, Result
 from h2a_batch.errors import ClusterError, H2AError, PhotoError, RuntimeMissingError, StorageError
 from h2a_batch.events import Event
 from h2a_batch.inference import identify, one_line
-from h2a_batch.ledger import Task
+from h2a_batch.ledger import LEDGER_FOLDER, Task
 from h2a_batch.options import Options
 from h2a_batch.places import Address, Place, at
-from h2a_batch.sources import LEDGER_FOLDER
 
 _MUSTER = 1.0  # seconds between two looks at the cluster's nodes
 _ANSWER = 5.0  # seconds in which the cluster's head has to answer

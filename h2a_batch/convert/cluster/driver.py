@@ -24,10 +24,9 @@ from h2a_batch.convert.pipeline import Result
 from h2a_batch.errors import UsageError
 from h2a_batch.events import Event
 from h2a_batch.inference import one_line
-from h2a_batch.ledger import Task
+from h2a_batch.ledger import LEDGER_FOLDER, Task
 from h2a_batch.options import Options
 from h2a_batch.places import Address, at
-from h2a_batch.sources import LEDGER_FOLDER
 
 _MOMENT = 0.1  # seconds for which the driver looks for photos before it looks for results
 

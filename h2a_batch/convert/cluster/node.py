@@ -15,15 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from h2a_batch import __version__
 from h2a_batch.convert.pipeline import Result, convert, load
 from h2a_batch.errors import H2AError, ModelError, PhotoError, StorageError, UsageError
 from h2a_batch.inference import find_model, one_line
-from h2a_batch.ledger import Task
+from h2a_batch.ledger import LEDGER_FOLDER, Task
 from h2a_batch.machine import available_cores
 from h2a_batch.options import Options
 from h2a_batch.places import Address, at, sha256_of, write_apart
-from h2a_batch.sources import LEDGER_FOLDER
+from h2a_batch.version import __version__
 
 MARK = "cluster"  # a file in the ledger's folder in OUT, by which a node knows that it sees the same OUT
 _AHEAD = 2  # photos at hand, as a multiple of those on their way in the node's pipeline
