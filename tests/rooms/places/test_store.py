@@ -121,8 +121,8 @@ def test_a_run_that_was_taken_for_dead_stops(base: Remote, tmp_path: Path, monke
             other.name_model("0", "of the other")
             before = get(mark)
         slept.name_model("0", "too late")
-        slept._mirror._copy()  # type: ignore[union-attr]
-        slept._mirror._sign()  # type: ignore[union-attr]
+        slept._holding._copy()  # type: ignore[union-attr]
+        slept._holding._sign()  # type: ignore[union-attr]
         assert not find(mark) and before, "it does not write there any more"
     with Ledger(base, "{}", read_only=True) as ledger:
         assert ledger.model_name("0") == "of the other" and not find(mark)

@@ -199,7 +199,7 @@ def test_what_a_dead_run_left_is_told_from_what_is_of_others(
         assert ledger.is_output(out / "q.png") and not ledger.is_output(out / "r.png")
     with Ledger(out, "{}") as ledger:  # nobody made them anew: they are still known
         assert ledger.size("q.png") is None and ledger.size("r.png") == 10
-    dead._mirror.end(lost=True)  # type: ignore[union-attr]
+    dead._holding.end(lost=True)
     with pytest.raises(PhotoError, match="not UTF-8"):
         at(out / os.fsdecode(b"latin-\xe9.png")).write(b"")
 

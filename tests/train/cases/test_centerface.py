@@ -13,7 +13,7 @@ from mindspore.train.mind_ir_pb2 import ModelProto
 from train_support import PHOTOS, ROOT, Array, shake
 
 from h2a_batch.inference.card import DETECTOR, read_card
-from h2a_batch.places.files import sha256_of
+from h2a_batch.places import sha256_of
 from train.__main__ import main
 from train.commands import import_centerface as command
 from train.export import centerface
