@@ -15,7 +15,7 @@ from PIL import Image
 from run_support import arrays, assert_same
 from train_support import PHOTOS, ROOT, Array, shake
 
-from h2a_batch.places.files import sha256_of
+from h2a_batch.places import sha256_of
 from train.config import Config, config_from, read_config
 from train.data.batches import held_out, to_picture
 from train.errors import TrainError

@@ -15,7 +15,7 @@ from PIL import Image
 from run_support import assert_same
 from train_support import PHOTOS, ROOT, Array, shake
 
-from h2a_batch.places.files import sha256_of
+from h2a_batch.places import sha256_of
 from train.commands.export import chosen_weights, generator_of, read_card
 from train.config import Config, config_from, read_config
 from train.data.batches import held_out
