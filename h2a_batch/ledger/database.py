@@ -12,7 +12,6 @@ import shutil
 import sqlite3
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -66,7 +65,6 @@ CREATE TABLE IF NOT EXISTS disposals (  -- what is still to be done with photos 
     device INTEGER NOT NULL             -- number of the volume that it is on
 ) WITHOUT ROWID""",
 )
-_BATCH_SECONDS = 0.5  # the results of this time may be lost by a kill: the next run makes them again
 
 
 class Database:
@@ -86,7 +84,6 @@ class Database:
 
     def __init__(self, db: sqlite3.Connection, folder: Path, lock: threading.RLock) -> None:
         self._db, self._folder, self._lock = db, folder, lock
-        self._committed = time.monotonic()
 
     def execute(self, query: str, *values: object) -> None:
         """Run one statement."""
@@ -113,12 +110,6 @@ class Database:
         """Make the written rows durable."""
         with self._lock, storage(self._folder):
             self._db.commit()
-            self._committed = time.monotonic()
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the last commit is a while ago."""
-        return time.monotonic() - self._committed > _BATCH_SECONDS
 
     def rollback(self) -> None:
         """Drop the rows that are not durable."""

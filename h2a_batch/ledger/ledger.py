@@ -28,6 +28,7 @@ from h2a_batch.photos import Frame
 from h2a_batch.places import Address, at, hold, replacing
 from h2a_batch.sources import Source
 
+_BATCH_SECONDS = 0.5  # the results of this time may be lost by a kill: the next run makes them again
 _PROBE_BYTES = 1 << 18  # a test of whether a full disk has room again; larger than most outputs
 
 
@@ -60,6 +61,7 @@ class Ledger:
         self.read_only = read_only
         self._lock = threading.RLock()
         self._guard = None if read_only else hold(self.folder, out)
+        self._committed = time.monotonic()
         self._holding = holding_of(out, self.folder, read_only)
         try:
             connection = connect(self._holding.begin(), read_only)
@@ -237,9 +239,10 @@ class Ledger:
             StorageError: the volume is full or gone, or another run has taken over.
         """
         with self._lock:
-            due = at_once or self._db.is_due
+            due = at_once or time.monotonic() - self._committed > _BATCH_SECONDS
             if due:
                 self.flush()
+                self._committed = time.monotonic()
             return due
 
     def flush(self) -> None:
