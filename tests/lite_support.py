@@ -89,9 +89,10 @@ class ConvTanh:
     def expected(self, x: Floats) -> Floats:
         """The graph's result, in float64 and by numpy alone."""
         padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
-        total = np.zeros((len(x), *self.shape[1:]))
+        total = np.zeros(x.shape)
+        height, width = x.shape[2:]
         for row, column in np.ndindex(3, 3):
-            window = padded[:, :, row : row + self.size, column : column + self.size]
+            window = padded[:, :, row : row + height, column : column + width]
             total += np.einsum("nchw,oc->nohw", window, self.weight[:, :, row, column])
         result: Floats = np.tanh(total).astype(np.float32)
         return result

@@ -67,7 +67,7 @@ def test_a_dry_run_makes_wheel_sdist_and_notes_and_changes_nothing(project: Path
     names = {"h2a_batch-98.7.6-py3-none-any.whl", "h2a_batch-98.7.6.tar.gz", "notes-98.7.6.md"}
     assert set(os.listdir(out)) == names
     wheel = zipfile.ZipFile(out / "h2a_batch-98.7.6-py3-none-any.whl")
-    assert '__version__ = "98.7.6"' in wheel.read("h2a_batch/__init__.py").decode()
+    assert '__version__ = "98.7.6"' in wheel.read("h2a_batch/version.py").decode()
     assert "h2a_batch/models/anime-256.mindir" in wheel.namelist()
     with tarfile.open(out / "h2a_batch-98.7.6.tar.gz") as sdist:
         assert "h2a_batch-98.7.6/setup.cfg" in sdist.getnames()
@@ -80,7 +80,7 @@ def test_a_release_is_committed_and_tagged_and_the_next_one_can_follow(project: 
     done = release(project, "98.7.6")
     assert done.returncode == 0, done.stderr
     assert git(project, "rev-parse", "HEAD") == git(project, "rev-parse", "v98.7.6^{commit}")
-    assert git(project, "diff", "--name-only", "HEAD~").split() == ["CHANGELOG.md", "h2a_batch/__init__.py"]
+    assert git(project, "diff", "--name-only", "HEAD~").split() == ["CHANGELOG.md", "h2a_batch/version.py"]
     assert not git(project, "status", "--porcelain") and len(os.listdir(project / "dist")) == 3
     text = (project / "CHANGELOG.md").read_text()
     assert unreleased(text) == ""

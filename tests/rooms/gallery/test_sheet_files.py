@@ -119,7 +119,7 @@ def test_a_stop_while_results_are_written_leaves_what_was_there(
                 yield look(found, [photos], ledger)
 
         summary = Summary()
-        Presenter(ledger, options, [photos], looks, stop).write(summary)
+        Presenter(ledger, options, [photos], stop).write(summary, looks)
     assert summary.interrupted and summary.exit_code == 130 and not summary.sheets and summary.page is None
     assert (tmp_path / name).read_bytes() == before and not leftovers(tmp_path)
     assert seen[0] == last, "it does not go through all of them"
