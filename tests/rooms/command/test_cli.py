@@ -217,6 +217,7 @@ def test_a_terminal_shows_a_bar(photos: Path, tmp_path: Path) -> None:
     assert b"6/6" in text and b"photo/s" in text and b"6 converted" in text
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_folder_do_not_mix(many: Path, tmp_path: Path, h2a: Command) -> None:
     first = _start(many, tmp_path / "out", "-q")
     _wait_for(lambda: list((tmp_path / "out").glob("*.png")))
@@ -225,6 +226,7 @@ def test_two_runs_on_one_folder_do_not_mix(many: Path, tmp_path: Path, h2a: Comm
     assert first.wait(120) == 0 and len(tree(tmp_path / "out")) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_what_is_in_flight(many: Path, tmp_path: Path, h2a: Command, number: signal.Signals) -> None:
     process = _start(many, tmp_path / "out")
@@ -283,6 +285,7 @@ def test_killed_ten_times_and_resumed_ends_as_if_undisturbed(
     assert not leftovers(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_stops_the_run_and_the_next_goes_on(many: Path, tmp_path: Path, h2a: Command) -> None:
     disk = tmp_path / "disk"
@@ -318,6 +321,7 @@ def test_a_folder_in_the_way_of_an_output_costs_one_file(photos: Path, tmp_path:
     assert done.returncode == 1 and "4 converted, 0 skipped, 2 failed" in done.stderr
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_files(many: Path, tmp_path: Path) -> None:
     def peak(limit: int, out: Path) -> int:
         script = (

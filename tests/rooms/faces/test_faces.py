@@ -54,6 +54,7 @@ def test_a_portrait_has_one_face_with_eyes_nose_and_mouth_in_place(detector: Det
     assert all(face.box[0] < x < face.box[2] and face.box[1] < y < face.box[3] for x, y in face.landmarks)
 
 
+@pytest.mark.slow
 def test_people_are_found_in_wide_photos_and_nobody_is_made_up(detector: Detector) -> None:
     recall, precision = _recall_and_precision(detector, OWN, 8, (90, 250))
     assert recall >= 0.95 and precision >= 0.95
@@ -66,6 +67,7 @@ def test_the_numbers_of_the_readme_hold(detector: Detector) -> None:
     assert recall >= 0.95 and precision >= 0.95
 
 
+@pytest.mark.slow
 def test_landscapes_are_empty(detector: Detector) -> None:
     random = np.random.default_rng(3)
     for _ in range(8):
@@ -92,6 +94,7 @@ def test_tilted_faces_are_found_and_their_tilt_is_seen(detector: Detector) -> No
         assert abs(np.degrees(np.arctan2(end_y - y, end_x - x)) - angle) < 6
 
 
+@pytest.mark.slow
 def test_a_large_photo_is_looked_at_in_parts_and_no_face_is_counted_twice_or_lost(detector: Detector) -> None:
     random = np.random.default_rng(11)
     for size in ((3000, 700), (900, 2600)):

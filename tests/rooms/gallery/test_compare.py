@@ -66,6 +66,7 @@ def test_models_of_one_name_are_told_apart_by_their_folders() -> None:
     assert column_names([Facts(Path("/x/new")), facts[0]]) == ["new", "anime-256"], "nothing was made in the first yet"
 
 
+@pytest.mark.slow
 def test_one_command_compares(runs: Path, tmp_path: Path, h2a_sheet: Sheets) -> None:
     for name in ("sheet.jpg", "sheet.pdf", "sheet.html"):
         done = h2a_sheet(runs / "in", runs / "early", runs / "late", tmp_path / name)
@@ -78,6 +79,7 @@ def test_one_command_compares(runs: Path, tmp_path: Path, h2a_sheet: Sheets) -> 
     assert "3 photos\n" in only.stderr, "those that both have"
 
 
+@pytest.mark.slow
 def test_compare_is_a_word_of_the_other_command_too(runs: Path, tmp_path: Path, h2a: Command) -> None:
     arguments = (runs / "in", runs / "early", runs / "late", tmp_path / "sheet.png")
     assert h2a("compare", *arguments).returncode == 0

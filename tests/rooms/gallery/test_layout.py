@@ -9,6 +9,7 @@ import pytest
 from h2a_batch.gallery.layout import A4, SCREEN, Look, Paper, Planner, common_aspect
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paper", [SCREEN, A4], ids=["screen", "a4"])
 @pytest.mark.parametrize("pictures", [2, 3, 7])
 def test_nothing_overlaps_or_leaves_the_page(paper: Paper, pictures: int) -> None:

@@ -49,6 +49,7 @@ class _Elements(HTMLParser):
         return next(text for (one, about), text in every if one == tag and about.get("id") == name)
 
 
+@pytest.mark.slow
 def test_nothing_in_a_name_or_a_fact_becomes_markup(folder: Path) -> None:
     plain = _Elements(write(folder, "plain.html", title="plain"))
     facts = {"<i onclick=x>Model</i>": '"><script>hacked=1</script>', "Photos": os.fsdecode(b"\xff/in")}
@@ -106,6 +107,7 @@ def test_no_time_is_told_that_a_photo_did_not_take(folder: Path) -> None:
         assert "7.77" not in text and "took" not in text and "average" not in text
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_photos(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
     item = Item(tmp_path / "a.png", "a.png", None, "failed", "the file ends too early")

@@ -154,6 +154,7 @@ def test_a_pair_opens_and_its_line_moves_by_key_mouse_and_finger(tab: Page, fold
     _silent(tab)
 
 
+@pytest.mark.slow
 def test_thousands_of_pairs_are_in_the_page_only_where_one_looks(tab: Page, folder: Path, tmp_path: Path) -> None:
     items = list(read_results([folder / "in"], folder / "a"))
     rows = ((replace(items[n % len(items)], name=f"{n:04d}.jpg"),) for n in range(1500))
@@ -228,6 +229,7 @@ def test_models_are_compared_side_by_side_and_over_each_other(tab: Page, folder:
     _silent(tab)
 
 
+@pytest.mark.slow
 def test_each_face_is_a_pair_with_its_part_of_the_full_photo(tab: Page, crowd: Path, tmp_path: Path) -> None:
     rows = list(read_columns([crowd / "in"], [crowd / "crop"]))
     write_report(rows, crowd / "faces.html")
@@ -378,6 +380,7 @@ def test_all_is_printed_and_nothing_is_wider_than_a_phone(tab: Page, folder: Pat
         _silent(tab)
 
 
+@pytest.mark.slow
 def test_the_commands_write_it(tab: Page, h2a: Command, photos: Path, tmp_path: Path) -> None:
     (photos / "sub" / "broken.jpg").write_bytes(b"")
     page, again = tmp_path / "out" / "look.html", tmp_path / "again.html"

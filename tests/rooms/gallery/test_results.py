@@ -109,6 +109,7 @@ def test_photos_that_were_moved_are_known_by_their_content(photos: Path, tmp_pat
     assert _snapshot(tmp_path / "elsewhere") == before
 
 
+@pytest.mark.slow
 def test_several_settings_in_one_folder_are_told_apart(photos: Path, tmp_path: Path) -> None:
     convert_folder(photos, tmp_path / "out", size="128", limit=2)
     convert_folder(photos, tmp_path / "out", limit=6)
@@ -118,6 +119,7 @@ def test_several_settings_in_one_folder_are_told_apart(photos: Path, tmp_path: P
     assert facts.model == "anime-256" and facts.words["Size"] == "as the model gives it"
 
 
+@pytest.mark.slow
 def test_a_run_may_be_looked_at_while_it_works_and_after_a_kill(many: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(command_line(many, out, "-q"), stderr=subprocess.PIPE)
@@ -142,6 +144,7 @@ def test_a_folder_without_a_run_is_refused(photos: Path, tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
+@pytest.mark.slow
 def test_each_face_is_an_item_and_a_photo_without_one_is_told(crowd: Path) -> None:
     items = list(read_results([crowd / "in"], crowd / "crop"))
     assert [item.label for item in items] == [
@@ -180,6 +183,7 @@ def test_a_face_whose_output_is_gone_is_still_to_do(crowd: Path, tmp_path: Path)
     assert summarise([crowd / "in"], [out])[0].pending == 0
 
 
+@pytest.mark.slow
 def test_an_output_cut_short_is_to_be_made_again_for_readers_and_runs_alike(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     convert_folder(photos, out)
@@ -195,6 +199,7 @@ def test_an_output_cut_short_is_to_be_made_again_for_readers_and_runs_alike(phot
     assert [result.path.name for result in made if result.kind == "exists"] == ["B000589.jpg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"suffix": "_anime", "format": "jpg"}], ids=["plain", "suffix"])
 def test_a_photo_that_was_renamed_is_another_photo_for_readers_and_runs_alike(
     photos: Path, tmp_path: Path, settings: dict[str, str]

@@ -130,6 +130,7 @@ def test_failed_and_open_photos_are_shown_as_such(results: Path, tmp_path: Path)
         assert alarm > 100, "a word in the colour of alarm"
 
 
+@pytest.mark.slow
 def test_a_face_is_shown_as_it_was_cut_out(crowd: Path) -> None:
     rows = list(read_columns([crowd / "in"], [crowd / "crop", crowd / "paste"]))
     sheet = Sheet(crowd / "s.png", summarise([crowd / "in"], [crowd / "crop", crowd / "paste"]), len(rows), "Crowd")
@@ -213,6 +214,7 @@ def test_pages_are_files_in_the_format_of_their_name(
     assert shapes[0] == shapes[1] and shapes[2][0] == shapes[0][0] and shapes[2][1] < shapes[0][1]
 
 
+@pytest.mark.slow
 def test_only_some_photos(results: Path, tmp_path: Path, h2a_sheet: Sheets) -> None:
     where = (results / "in", results / "out")
     assert "1 photo\n" in h2a_sheet(*where, tmp_path / "failed.png", "--only", "failed").stderr
@@ -222,6 +224,7 @@ def test_only_some_photos(results: Path, tmp_path: Path, h2a_sheet: Sheets) -> N
     assert none.returncode == 0 and "no photo failed" in none.stderr and not (tmp_path / "none.png").exists()
 
 
+@pytest.mark.slow
 def test_nothing_but_the_file_is_written_and_no_file_replaced_unasked(
     results: Path, tmp_path: Path, h2a_sheet: Sheets
 ) -> None:
@@ -256,6 +259,7 @@ def test_nothing_but_the_file_is_written_and_no_file_replaced_unasked(
     assert _state(results) == before
 
 
+@pytest.mark.slow
 def test_a_sheet_among_the_photos_is_refused_and_beside_the_outputs_made(photos: Path, h2a_sheet: Sheets) -> None:
     convert_folder(photos, photos / "anime", limit=2)
     assert h2a_sheet(photos, photos / "anime", photos / "sheet.jpg").returncode == 2
@@ -298,6 +302,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "in", "out"]
 
 
+@pytest.mark.slow
 def test_ended_early_it_leaves_no_half_written_file(many: Path, tmp_path: Path) -> None:
     convert_folder(many, tmp_path / "out")
     command = sheet_command(many, tmp_path / "out", tmp_path / "sheet.pdf", "--pairs-per-page", 1)
@@ -311,6 +316,7 @@ def test_ended_early_it_leaves_no_half_written_file(many: Path, tmp_path: Path) 
     assert not (tmp_path / "sheet.pdf").exists() and not leftovers(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_can_write_both_at_its_end(h2a: Command, photos: Path, tmp_path: Path) -> None:
     (photos / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     files = ("--contact-sheet", tmp_path / "sheet.pdf", "--report", tmp_path / "pages")
@@ -326,6 +332,7 @@ def test_a_run_can_write_both_at_its_end(h2a: Command, photos: Path, tmp_path: P
     assert not tree(tmp_path / "new"), "found out before anything is converted"
 
 
+@pytest.mark.slow
 def test_what_a_run_shows_of_faces_is_shown_later_too(
     h2a: Command, h2a_sheet: Sheets, crowd: Path, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ from h2a_batch.sources.source import Scan, Source, scan
 __all__ = ["crowd", "h2a_sheet"]  # fixtures
 
 
+@pytest.mark.slow
 def test_no_photo_or_output_is_ever_replaced(photos: Path, tmp_path: Path, h2a: Command, h2a_sheet: Sheets) -> None:
     for out in ("one", "other"):
         convert_folder(photos, tmp_path / out)
@@ -51,6 +52,7 @@ def test_no_photo_or_output_is_ever_replaced(photos: Path, tmp_path: Path, h2a: 
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "pdf"])
 def test_a_sheet_bears_a_mark_and_may_be_replaced(
     photos: Path, tmp_path: Path, h2a: Command, h2a_sheet: Sheets, suffix: str
@@ -69,6 +71,7 @@ def test_a_sheet_bears_a_mark_and_may_be_replaced(
     assert sheet.read_bytes() == (PHOTOS / "A000210.jpg").read_bytes(), "a photo came to lie there"
 
 
+@pytest.mark.slow
 def test_a_page_without_a_place_is_told_after_the_summary(many: Path, tmp_path: Path, h2a: Command) -> None:
     for number in range(10):
         shutil.copyfile(many / "001.jpg", many / f"more-{number}.jpg")
@@ -149,6 +152,7 @@ def test_the_header_counts_what_is_shown(photos: Path, tmp_path: Path, h2a_sheet
         assert count in text and ("1 failed" in text) == failed, text
 
 
+@pytest.mark.slow
 def test_the_header_counts_the_faces_that_are_shown(crowd: Path, tmp_path: Path, h2a_sheet: Sheets) -> None:
     counts = {"5 photos", "4 faces", "1 failed", "1 without a face"}
     for words, outs, wanted in (

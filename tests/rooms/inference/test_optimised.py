@@ -62,6 +62,7 @@ def _no_converter(*arguments: object, **keywords: object) -> None:
     raise AssertionError("it was converted")
 
 
+@pytest.mark.slow
 def test_both_models_give_the_same_numbers_with_and_without_it(
     cache: Path, loaded: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_what_cannot_be_read_is_passed_over(cache: Path) -> None:
     assert again and again.is_file()
 
 
+@pytest.mark.slow
 def test_processes_that_convert_at_once_do_not_disturb_each_other(cache: Path) -> None:
     code = f"from h2a_batch import Generator; Generator({str(MODEL)!r}, device='cpu')"
     started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]

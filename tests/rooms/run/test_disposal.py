@@ -78,6 +78,7 @@ def test_a_photo_that_a_program_has_open_stays_until_it_is_closed(tmp_path: Path
     assert (summary.converted, summary.kept) == (0, 0) and not photo.exists()
 
 
+@pytest.mark.slow
 def test_out_and_archive_inside_the_input_do_not_loop(tmp_path: Path) -> None:
     source = tmp_path / "in"
     drop(source / "sub" / "a.jpg", 1)

@@ -166,6 +166,7 @@ def test_transparent_pictures_stay_transparent(tmp_path: Path) -> None:
                 assert result.getpixel((5, 5))[3] == 0 and result.getpixel((100, 200))[3] == 255
 
 
+@pytest.mark.slow
 def test_a_contact_sheet_has_every_pair_and_pages(many: Path, tmp_path: Path) -> None:
     (many / "000.jpg").write_bytes(b"broken")
     for number in range(10):

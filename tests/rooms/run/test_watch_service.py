@@ -86,6 +86,7 @@ def test_a_limit_waits_for_a_photo_that_is_not_complete(start: Start, tmp_path: 
     assert watch.ended() == 0
 
 
+@pytest.mark.slow
 def test_an_input_that_goes_away_and_comes_back(start: Start, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()

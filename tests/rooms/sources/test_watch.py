@@ -85,6 +85,7 @@ def test_an_overwritten_photo_is_converted_again_and_a_touched_one_is_not(shared
     shared.wait(lambda: shared.states(photo).count("converted") == 3)
 
 
+@pytest.mark.slow
 def test_half_a_copy_waits_and_does_not_fail(shared: Watch) -> None:
     folder = shared.source / "slow"
     folder.mkdir()
@@ -107,6 +108,7 @@ def test_half_a_copy_waits_and_does_not_fail(shared: Watch) -> None:
     assert len({(shared.out / "slow" / f"{name}.png").read_bytes() for name in ("steady", "stalled", "closed")}) == 1
 
 
+@pytest.mark.slow
 def test_photos_that_are_completed_just_as_they_are_taken_are_converted_once(shared: Watch) -> None:
     data = PORTRAITS[2].read_bytes()
     photos = [shared.source / "taken" / f"{number:03d}.jpg" for number in range(90)]
@@ -216,6 +218,7 @@ def _done(out: Path) -> int:
         return int(db.execute("SELECT count(*) FROM files WHERE state = 'done'").fetchone()[0])
 
 
+@pytest.mark.slow
 def test_a_restart_goes_on_where_a_kill_ended_the_watch(start: Start, tmp_path: Path, h2a: Command) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     for number in range(60):
