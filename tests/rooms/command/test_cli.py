@@ -80,6 +80,7 @@ def test_a_folder_is_converted_and_the_summary_says_so(h2a: Command, photos: Pat
     assert len(tree(tmp_path / "out")) == 7
 
 
+@pytest.mark.slow
 def test_bad_files_are_named_and_good_ones_converted(h2a: Command, photos: Path, tmp_path: Path) -> None:
     bad = _broken_folder(photos)
     shutil.copyfile(photos / "A000210.jpg", photos / "really a jpeg.png")
@@ -99,6 +100,7 @@ def test_bad_files_are_named_and_good_ones_converted(h2a: Command, photos: Path,
     assert again.returncode == 1 and f"0 converted, 7 skipped, {len(bad)} failed" in again.stderr
 
 
+@pytest.mark.slow
 def test_json_has_a_line_for_each_file(h2a: Command, photos: Path, tmp_path: Path) -> None:
     (photos / "new\nline.jpg").write_bytes(b"")
     done = h2a(photos, tmp_path / "out", "--json", "-q")
@@ -188,6 +190,7 @@ def test_a_model_that_does_not_load_leaves_no_trace(h2a: Command, photos: Path, 
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_readers_that_go_away_end_the_run_quietly(photos: Path, tmp_path: Path) -> None:
     command = " ".join(map(shlex.quote, command_line(photos, tmp_path / "out", "--json")))
     done = subprocess.run(["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True)

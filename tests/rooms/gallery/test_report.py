@@ -98,6 +98,7 @@ def test_every_photo_has_its_pictures_and_the_way_to_its_files(folder: Path) -> 
             assert base64.b64decode(data)[8:12] == b"WEBP" and len(data) < 12_000
 
 
+@pytest.mark.slow
 def test_no_time_is_told_that_a_photo_did_not_take(folder: Path) -> None:
     """The ledger's seconds hold the wait in queues too: many photos are on their way at once."""
     items = [replace(item, seconds=7.77) for item in read_results([folder / "in"], folder / "a")]

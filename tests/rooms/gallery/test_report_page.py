@@ -52,6 +52,7 @@ def _silent(tab: Page) -> None:
     assert tab.evaluate("typeof hacked") == "undefined"
 
 
+@pytest.mark.slow
 def test_it_opens_with_all_pictures_and_no_complaint(tab: Page, folder: Path) -> None:
     _open(tab, write(folder))
     assert tab.evaluate("document.querySelector('h1').textContent") == "Our <b>portraits</b>"
@@ -360,6 +361,7 @@ def test_nothing_to_show_is_said(tab: Page, tmp_path: Path) -> None:
     _silent(tab)
 
 
+@pytest.mark.slow
 def test_all_is_printed_and_nothing_is_wider_than_a_phone(tab: Page, folder: Path) -> None:
     for page in (write(folder), folder / "compare.html"):
         _open(tab, page)

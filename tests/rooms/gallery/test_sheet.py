@@ -198,6 +198,7 @@ def test_a_pdf_is_whole_and_can_be_searched(results: Path, tmp_path: Path, h2a_s
         assert "Ein Titel: \u5c71" in text and "3 / 4" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_pages_are_files_in_the_format_of_their_name(
     results: Path, tmp_path: Path, h2a_sheet: Sheets, suffix: str

@@ -92,6 +92,7 @@ def test_another_model_of_that_name_is_another_model(cache: Path, tmp_path: Path
     assert first and second and first.name[:32] != second.name[:32] and first.stat().st_size > second.stat().st_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [slice(None, -1000), slice(None, None)])  # cut off; a weight that is another
 def test_a_damaged_file_is_made_again(cache: Path, loaded: list[Path], damage: slice) -> None:
     expected, made = _run(), _make()
@@ -105,6 +106,7 @@ def test_a_damaged_file_is_made_again(cache: Path, loaded: list[Path], damage: s
     assert hashlib.sha256(loaded[1].read_bytes()).hexdigest()[:32] in loaded[1].name
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_passed_over(cache: Path) -> None:
     made = _make()
     assert made
@@ -181,6 +183,7 @@ def test_the_cache_stays_small_and_nothing_else_is_touched(cache: Path) -> None:
     assert {path.name for path in cache.iterdir()} == {made.name, *names[5:], "mine.mindir", "mine.txt", "lock"}
 
 
+@pytest.mark.slow
 def test_the_first_run_of_a_user_prints_nothing_more(cache: Path, h2a: Command, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     shutil.copy(next((ROOT / "tests" / "photos").glob("*.jpg")), tmp_path / "in" / "a.jpg")

@@ -132,6 +132,7 @@ def test_read_only_originals_and_awkward_names(tmp_path: Path) -> None:
     assert convert_folder(source, tmp_path / "out", suffix="_anime").skipped == 6
 
 
+@pytest.mark.slow
 def test_stopping_leaves_a_state_to_go_on_from(many: Path, tmp_path: Path) -> None:
     stop = threading.Event()
 

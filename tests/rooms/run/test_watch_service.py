@@ -31,6 +31,7 @@ def test_systemd_is_told(start: Start, tmp_path: Path) -> None:
         assert manager.recv(100) == b"STOPPING=1"
 
 
+@pytest.mark.slow
 def test_polling_finds_the_same(start: Start, tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     drop(source / "a.jpg", 1)
@@ -75,6 +76,7 @@ def _seconds(watch: Watch) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.slow
 def test_a_limit_waits_for_a_photo_that_is_not_complete(start: Start, tmp_path: Path) -> None:
     photo = tmp_path / "in" / "a.jpg"
     photo.parent.mkdir()
@@ -112,6 +114,7 @@ def _mount(place: Path, size: str) -> None:
         pytest.skip("this container may not mount")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_card_that_is_unmounted_and_mounted_again(start: Start, tmp_path: Path) -> None:
     card = tmp_path / "card"

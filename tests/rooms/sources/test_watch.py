@@ -68,6 +68,7 @@ def test_renames_and_moves_into_place_are_taken_once(shared: Watch, tmp_path: Pa
     assert set(tree(shared.out / "renames")) == {"download.png", "moved.png", "deep/er/b.png"}
 
 
+@pytest.mark.slow
 def test_an_overwritten_photo_is_converted_again_and_a_touched_one_is_not(shared: Watch) -> None:
     photo = drop(shared.source / "again" / "a.jpg", 6)
     shared.until(photo, "converted")
