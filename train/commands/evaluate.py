@@ -120,8 +120,7 @@ def split_reference(files: Sequence[Path]) -> tuple[Files, Files]:
 
 def draw_grid(row: tuple[str, Files, Pairs], path: Path) -> None:
     """One page of before and after, of GRID_PAIRS pairs at equal intervals."""
-    from h2a_batch.gallery import Facts, Item, Look, Setting, Sheet, check_writable, plan_sheet, write_sheet
-    from h2a_batch.ledger import DONE
+    from h2a_batch.gallery import DONE, Facts, Item, Look, Setting, Sheet, check_writable, plan_sheet, write_sheet
     from train.pictures import equal_intervals
 
     name, _, pairs = row
