@@ -30,7 +30,7 @@ Running = dict[Path, "Future[subprocess.CompletedProcess[str]]"]
 def run(file: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", str(file)]
     return subprocess.run(
-        command, cwd=HERE.parent.parent, capture_output=True, text=True, errors="replace", timeout=900, check=False
+        command, cwd=HERE.parent.parent, capture_output=True, text=True, errors="replace", timeout=1500, check=False
     )
 
 
