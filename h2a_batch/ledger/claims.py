@@ -8,11 +8,11 @@ other two never: the photo then gets the next of `names.variants`. A face also m
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import KEPT, Task
-from h2a_batch.ledger.status import is_foreign, names_of, portraits_of
+from h2a_batch.ledger.status import has_natural_name, is_foreign, portraits_of
 from h2a_batch.places import Address, at
 from h2a_batch.sources import Source, numbered, variants
 
@@ -29,10 +29,17 @@ def claim(ledger: Ledger, source: Source, overwrite: bool, originals: Sequence[s
     with ledger.together():
         if not overwrite and any(is_foreign(ledger, output.name) for output in portraits_of(ledger, source.real)):
             return None
-        for name in names_of(ledger, source):
+        for name in _names(ledger, source):
             if not _is_anothers(ledger, source, name, originals):
                 return None if is_foreign(ledger, name) and not overwrite else ledger.start(source, name)
     return None
+
+
+def in_the_way(ledger: Ledger, source: Source) -> Address:
+    """Return the file of other origin, or the edited output, for which `claim` returned None."""
+    names = [output.name for output in portraits_of(ledger, source.real)]
+    names.append(next(_names(ledger, source)))
+    return ledger.out / next((name for name in names if is_foreign(ledger, name)), names[-1])
 
 
 def claim_faces(
@@ -63,6 +70,16 @@ def claim_faces(
         if durable:
             ledger.flush()
     return names
+
+
+def _names(ledger: Ledger, source: Source) -> Iterator[str]:
+    """Yield the names that the output of a photo may have; the first one is its present name, where it has one."""
+    row = ledger.row(source.real)
+    if row is not None and row.output is not None and has_natural_name(source, row):
+        yield row.output
+    folder, wanted = os.path.split(source.output)
+    for name in variants(wanted):
+        yield os.path.join(folder, name)
 
 
 def _is_anothers(ledger: Ledger, source: Source, name: str, originals: Sequence[str]) -> bool:

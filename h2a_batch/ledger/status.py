@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +11,7 @@ from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import DONE, FAILED, KEPT, NOBODY, Made, Output, Row
 from h2a_batch.photos import is_complete
 from h2a_batch.places import Address, at, sha256_of
-from h2a_batch.sources import Source, stem_of, variants
+from h2a_batch.sources import Source, stem_of
 
 CURRENT, STALE, FOREIGN, PENDING = "current", "stale", "foreign", "pending"
 NO_OUTPUT = "output gone, or not as it was made"
@@ -25,17 +24,17 @@ class Status:
 
     Args:
         kind: `CURRENT`: all outputs of the photo are there and whole, or it shows no face and needs none; `STALE`: it
-            was converted, and must be converted again; `PENDING`: it never was; `FOREIGN`: a file of other origin or an
-            edited output has the name of its output.
+            was converted, and must be converted again; `PENDING`: it never was; `FOREIGN`: somebody edited its output.
+            `claim`, which knows the originals, finds a file of other origin that has the output's name.
         why: the reason why it is stale, in a word or two; ``failed`` where its conversion failed.
         row: the photo's record, wherever the photo lay; None where it has none.
-        in_the_way: the file of other origin, or the edited output.
+        edited: the output that somebody edited.
     """
 
     kind: str
     why: str = ""
     row: Row | None = None
-    in_the_way: Address | None = None
+    edited: Address | None = None
 
 
 def status(ledger: Ledger, source: Source, settings: str | None, look: bool = True) -> Status:
@@ -49,29 +48,13 @@ def status(ledger: Ledger, source: Source, settings: str | None, look: bool = Tr
             is touched and no moved photo is recognised: the record must hold for the photo just as it lies there.
     """
     row = ledger.row(source.real) or (_moved_here(ledger, source) if look else None)
-    why = _why_not_current(ledger, source, row, settings, look) if row else PENDING
-    if not why:
+    why = _why_not_current(ledger, source, row, settings, look) if row else ""
+    if row and not why:
         return Status(CURRENT, row=row)
-    path = _in_the_way(ledger, source, row, settings) if look else None
-    if path is not None:
-        return Status(FOREIGN, why, row, path)
-    return Status(PENDING if row is None else STALE, why, row)
-
-
-def in_the_way(ledger: Ledger, source: Source) -> Address:
-    """Return the file of other origin, or the edited output, for which `claim` returned None."""
-    path = _in_the_way(ledger, source, ledger.row(source.real), ledger.key)
-    return path or ledger.out / next(names_of(ledger, source))
-
-
-def names_of(ledger: Ledger, source: Source) -> Iterator[str]:
-    """Yield the names that the output of a photo may have; the first one is its present name, where it has one."""
-    row = ledger.row(source.real)
-    if row is not None and row.output is not None and _has_natural_name(source, row):
-        yield row.output
-    folder, wanted = os.path.split(source.output)
-    for name in variants(wanted):
-        yield os.path.join(folder, name)
+    if row is None:
+        return Status(PENDING)
+    edited = _edited(ledger, source, row, settings) if look else None
+    return Status(FOREIGN if edited else STALE, why, row, edited)
 
 
 def outputs_of(ledger: Ledger, row: Row) -> list[Output]:
@@ -108,7 +91,7 @@ def _why_not_current(ledger: Ledger, source: Source, row: Row, settings: str | N
         return FAILED if row.state == FAILED else "not finished"
     if settings is not None and row.settings != settings:
         return "made with other settings"
-    if settings is not None and not _has_natural_name(source, row):
+    if settings is not None and not has_natural_name(source, row):
         return "named otherwise"
     if look and not all(ledger.size(output.name) == output.size for output in outputs_of(ledger, row)):
         return NO_OUTPUT
@@ -120,20 +103,15 @@ def _why_not_current(ledger: Ledger, source: Source, row: Row, settings: str | N
     return ""
 
 
-def _in_the_way(ledger: Ledger, source: Source, row: Row | None, settings: str | None) -> Address | None:
-    """Return a file that the outputs of a photo may not replace; None where there is none.
-
-    Without settings nobody knows the names that its outputs would have: only the present names count.
-    """
+def _edited(ledger: Ledger, source: Source, row: Row, settings: str | None) -> Address | None:
+    """Return an output that somebody edited, where it is what the photo's next output would replace."""
     names = [output.name for output in portraits_of(ledger, source.real)]
-    if settings is not None:
-        names.append(next(names_of(ledger, source)))
-    elif row is not None and not names:
-        names = [output.name for output in outputs_of(ledger, row)]
+    if not names and row.output and (settings is None or has_natural_name(source, row)):
+        names = [row.output]
     return next((ledger.out / name for name in names if is_foreign(ledger, name)), None)
 
 
-def _has_natural_name(source: Source, row: Row) -> bool:
+def has_natural_name(source: Source, row: Row) -> bool:
     """Tell whether an output has the name that it would get now, or if a namesake had not come or gone since."""
     stem, dot = os.path.splitext(row.natural)
     plain = f"{_NUMBER.sub('', stem)}{dot}"  # it may have been the second of two with one name

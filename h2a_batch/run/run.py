@@ -192,14 +192,16 @@ class Run:
             self.note(FileResult(found.path, "failed", kind=found.kind, message=found.message))
             return None
         overwrite = self.options.overwrite
-        if not overwrite and status(self.ledger, found, self.ledger.key).kind == CURRENT:
+        where = None if overwrite else status(self.ledger, found, self.ledger.key)
+        if where and where.kind == CURRENT:
             self.note(FileResult(found.path, "skipped", self.ledger.output_of(found), "unchanged"))
             self.disposal.resume(found)
             self.feed.done(found)
             return None
-        task = claim(self.ledger, found, overwrite, self.originals)
+        edited = where.edited if where else None
+        task = None if edited else claim(self.ledger, found, overwrite, self.originals)
         if task is None:
-            path = in_the_way(self.ledger, found)
+            path = edited or in_the_way(self.ledger, found)
             message = f"{path} is of other origin or was edited; --overwrite replaces it"
             self.note(FileResult(found.path, "skipped", path, "exists", message))
             self.feed.failed(found, None)

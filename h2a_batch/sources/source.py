@@ -369,7 +369,8 @@ def _source(path: Address, real: str, output: str, also: Sequence[str]) -> Sourc
     try:
         found = place.stat()
     except OSError as error:
-        return Unusable(path, "unreadable" if place.far else "vanished", f"it cannot be reached ({error.strerror})")
+        what = "a link that leads nowhere" if os.path.islink(str(path)) else f"it cannot be reached ({error.strerror})"
+        return Unusable(path, "unreadable" if place.far else "vanished", what)
     if found is None:
         what = "a link that leads nowhere" if os.path.islink(str(path)) else "there is no such file any more"
         return Unusable(path, "vanished", what)

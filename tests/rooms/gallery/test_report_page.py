@@ -23,7 +23,8 @@ from h2a_batch.photos.frame import cut
 
 __all__ = ["crowd", "folder"]  # fixtures
 
-pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium here; on Debian: apt-get install chromium")
+needs = pytest.mark.skipif(find_browser() is None, reason="no Chromium here; on Debian: apt-get install chromium")
+pytestmark = [needs, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,6 @@ def _silent(tab: Page) -> None:
     assert tab.evaluate("typeof hacked") == "undefined"
 
 
-@pytest.mark.slow
 def test_it_opens_with_all_pictures_and_no_complaint(tab: Page, folder: Path) -> None:
     _open(tab, write(folder))
     assert tab.evaluate("document.querySelector('h1').textContent") == "Our <b>portraits</b>"
@@ -155,7 +155,6 @@ def test_a_pair_opens_and_its_line_moves_by_key_mouse_and_finger(tab: Page, fold
     _silent(tab)
 
 
-@pytest.mark.slow
 def test_thousands_of_pairs_are_in_the_page_only_where_one_looks(tab: Page, folder: Path, tmp_path: Path) -> None:
     items = list(read_results([folder / "in"], folder / "a"))
     rows = ((replace(items[n % len(items)], name=f"{n:04d}.jpg"),) for n in range(1500))
@@ -230,7 +229,6 @@ def test_models_are_compared_side_by_side_and_over_each_other(tab: Page, folder:
     _silent(tab)
 
 
-@pytest.mark.slow
 def test_each_face_is_a_pair_with_its_part_of_the_full_photo(tab: Page, crowd: Path, tmp_path: Path) -> None:
     rows = list(read_columns([crowd / "in"], [crowd / "crop"]))
     write_report(rows, crowd / "faces.html")
@@ -361,7 +359,6 @@ def test_nothing_to_show_is_said(tab: Page, tmp_path: Path) -> None:
     _silent(tab)
 
 
-@pytest.mark.slow
 def test_all_is_printed_and_nothing_is_wider_than_a_phone(tab: Page, folder: Path) -> None:
     for page in (write(folder), folder / "compare.html"):
         _open(tab, page)
@@ -382,7 +379,6 @@ def test_all_is_printed_and_nothing_is_wider_than_a_phone(tab: Page, folder: Pat
         _silent(tab)
 
 
-@pytest.mark.slow
 def test_the_commands_write_it(tab: Page, h2a: Command, photos: Path, tmp_path: Path) -> None:
     (photos / "sub" / "broken.jpg").write_bytes(b"")
     page, again = tmp_path / "out" / "look.html", tmp_path / "again.html"
