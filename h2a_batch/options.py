@@ -18,6 +18,7 @@ from h2a_batch.photos import FITS, FORMATS
 FACES = ("off", "crop", "paste")
 NO_FACE = ("convert", "skip", "fail")
 MOST_FACES = 50  # of a photo
+USUAL_SMALLEST, LARGE_SMALLEST = 28.0, 40.0  # pixels across the smallest face that is searched; in large photos
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".pdf")
 OUTPUT_VERSION = 3  # raise it when the same options come to give other pixels: all photos are then converted again
 ARCHIVE, MOVE = "archive=", "move="

@@ -46,3 +46,15 @@ def save(pixels: NDArray[np.uint8], path: Path, quality: int = 95) -> None:
     data = encode(Image.fromarray(pixels), path.suffix[1:], quality)
     with replacing(path) as file:
         file.write(data)
+
+
+def save_grid(pairs: Sequence[tuple[Path, Path]], path: Path, side: int = 160, columns: int = 10) -> None:
+    """Writes one picture of all pairs, the first of each above the second, each `side` pixels wide."""
+    rows = []
+    for start in range(0, len(pairs), columns):
+        row = np.zeros((2 * side, min(columns, len(pairs)) * side, 3), np.uint8)
+        for column, pair in enumerate(pairs[start : start + columns]):
+            row[:, column * side : (column + 1) * side] = np.concatenate([square(picture, side) for picture in pair])
+        rows.append(row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(np.concatenate(rows), path)

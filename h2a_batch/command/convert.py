@@ -16,10 +16,18 @@ from types import FrameType
 
 from h2a_batch.command.console import Console, print_error, quiet_libraries
 from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, H2AError
-from h2a_batch.faces import LARGE_SMALLEST, USUAL_SMALLEST
 from h2a_batch.gallery import REPORT_SUFFIXES
 from h2a_batch.inference import known_models
-from h2a_batch.options import FACES, MOST_FACES, NO_FACE, SHEET_SUFFIXES, Options, Workers
+from h2a_batch.options import (
+    FACES,
+    LARGE_SMALLEST,
+    MOST_FACES,
+    NO_FACE,
+    SHEET_SUFFIXES,
+    USUAL_SMALLEST,
+    Options,
+    Workers,
+)
 from h2a_batch.photos import FITS, FORMATS
 from h2a_batch.run import convert_folder
 from h2a_batch.sources import SETTLE_SECONDS

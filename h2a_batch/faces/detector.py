@@ -20,6 +20,7 @@ from PIL import Image
 from h2a_batch.errors import ModelError
 from h2a_batch.faces.framing import Face, frame_of
 from h2a_batch.inference import DETECTOR, FaceRule, find_model, load, load_runtime, one_line, read_card
+from h2a_batch.options import LARGE_SMALLEST, USUAL_SMALLEST
 from h2a_batch.photos import Pixels, cut
 
 __all__ = ["NARROWEST", "Detector", "Detectors", "Face", "check_detector", "usual_smallest"]
@@ -28,7 +29,7 @@ MODEL = "centerface"
 # scripts/bench_faces chose these. A first look at a small copy finds what may be a face. A second look at the doubtful
 # ones, upright and larger, gives scores of 0.75 and more to faces, of 0.65 and less to other things
 NARROWEST = 16.0  # pixels across the narrowest face in the first copy
-USUAL_SMALLEST, USUAL_SHARE, LARGE_SMALLEST = 28.0, 1 / 64, 40.0  # pixels across a face; of the longer side; pixels
+USUAL_SHARE = 1 / 64  # of the photo's longer side
 POSSIBLE, CERTAIN, CONFIRMED = 0.25, 0.6, 0.7  # scores: two of the first look, one of the second
 LEVEL = 12.0  # degrees; a face that is tilted by more gets its landmarks from the second look
 _SECOND_SIDE = 128  # pixels of the second look's picture

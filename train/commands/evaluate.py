@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="use N pictures of each folder, at equal intervals")
     parser.add_argument("--keep", **folder, help="keep what the model painted there (PNG)")
     parser.add_argument(
-        "--grid", type=Path, metavar="FILE", help="before and after of what is scored first, PNG or JPEG"
+        "--grid", type=Path, metavar="FILE", help="before and after of what is scored first, .png or .jpg"
     )
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
 
@@ -78,6 +78,8 @@ def check(options: argparse.Namespace) -> None:
         raise TrainError(f"--limit {options.limit}: at least 2")
     if options.keep and len(options.model) != 1:
         raise TrainError("--keep goes with one --model")
+    if options.grid and options.grid.suffix not in (".png", ".jpg"):
+        raise TrainError(f"--grid {options.grid}: a name that ends with .png or .jpg")
 
 
 def load_features() -> Extractor:
@@ -119,17 +121,10 @@ def split_reference(files: Sequence[Path]) -> tuple[Files, Files]:
 
 
 def draw_grid(row: tuple[str, Files, Pairs], path: Path) -> None:
-    """One page of before and after, of GRID_PAIRS pairs at equal intervals."""
-    from h2a_batch.gallery import DONE, Facts, Item, Look, Setting, Sheet, check_writable, plan_sheet, write_sheet
-    from train.pictures import equal_intervals
+    """Writes one picture of GRID_PAIRS pairs at equal intervals, each input above its output."""
+    from train.pictures import equal_intervals, save_grid
 
     name, _, pairs = row
     if not pairs:
         raise TrainError(f"--grid: no input has the name of an output of {name}")
-    shown = equal_intervals(pairs, min(len(pairs), GRID_PAIRS))
-    rows = [(Item(before, before.name, after, DONE),) for before, after in shown]
-    check_writable(path)
-    facts = Facts(path.parent, done=len(pairs), settings=(Setting(name, {}, len(pairs)),))
-    sheet = Sheet(path, [facts], len(shown), name, Look(pairs_per_page=len(shown)))
-    for _ in write_sheet(sheet, plan_sheet(sheet, rows), rows):
-        pass
+    save_grid(equal_intervals(pairs, min(len(pairs), GRID_PAIRS)), path)
