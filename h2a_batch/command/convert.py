@@ -41,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from h2a_batch.command.sheet import main as compare
 
         return compare(given_words[1:], "h2a-batch compare")
+    if given_words[:1] == ["doctor"] and not os.path.lexists("doctor"):
+        from h2a_batch.command.doctor import main as doctor
+
+        return doctor(given_words[1:])
     parser = build_parser()
     given = parser.parse_intermixed_args(arguments)  # options may stand between IN and OUT
     for stream in (sys.stdout, sys.stderr):  # a file name may hold anything; a C locale must not end the run
@@ -132,7 +136,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Turn folders of human face photos into anime faces with MindSpore Lite.",
         epilog="Exit codes: 0 all fine, 1 some files failed, 2 nothing could run, 130 interrupted. "
         "Run the same command again to convert only what is new, changed or failed. "
-        "'h2a-batch compare IN OUT [OUT ...] FILE' shows results side by side, as h2a-sheet does.",
+        "'h2a-batch compare IN OUT [OUT ...] FILE' shows results side by side, as h2a-sheet does. "
+        "'h2a-batch doctor [OUT]' tells what the program finds on this machine.",
     )
     parser.add_argument(
         "paths",

@@ -11,13 +11,14 @@ from h2a_batch.inference.card import (
     read_card,
 )
 from h2a_batch.inference.generator import DEFAULT_MODEL, Generator, load_runtime, one_line, resolve_device
-from h2a_batch.inference.optimised import load
+from h2a_batch.inference.optimised import cache_folder, load
 
 __all__ = [
     "DEFAULT_MODEL",
     "DETECTOR",
     "FaceRule",
     "Generator",
+    "cache_folder",
     "card_of",
     "find_model",
     "identify",

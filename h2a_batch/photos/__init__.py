@@ -9,6 +9,7 @@ from h2a_batch.photos.png import encode_png
 from h2a_batch.photos.reader import (
     AGAIN,
     HAVE_HEIF,
+    READERS,
     Reader,
     Scaled,
     cut_alpha,
@@ -24,6 +25,7 @@ __all__ = [
     "FORMATS",
     "HAVE_HEIF",
     "HEIF",
+    "READERS",
     "Box",
     "Frame",
     "Matrix",
