@@ -5,6 +5,7 @@ An `Address` names where bytes lie; `at` gives the `Place` of one, which knows h
 
 from h2a_batch.places.address import Address, AnyAddress, Remote, address, is_url
 from h2a_batch.places.files import hold, remove_temporaries, replacing, temporary_path, write_apart
+from h2a_batch.places.handles import LINKED, folder_at, open_file, open_in
 from h2a_batch.places.objects import (
     Item,
     Level,
@@ -23,6 +24,7 @@ from h2a_batch.places.objects import (
 from h2a_batch.places.place import Place, absolute, at, sha256_of
 
 __all__ = [
+    "LINKED",
     "Address",
     "AnyAddress",
     "Item",
@@ -36,6 +38,7 @@ __all__ = [
     "delete",
     "download",
     "find",
+    "folder_at",
     "get",
     "has_any",
     "hold",
@@ -43,6 +46,8 @@ __all__ = [
     "is_url",
     "levels",
     "listing",
+    "open_file",
+    "open_in",
     "put",
     "remove_temporaries",
     "replacing",

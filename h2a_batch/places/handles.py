@@ -1,0 +1,76 @@
+"""Handles: opens folders and files one step after the other, so that no link leads the program elsewhere.
+
+A path names whatever lies there at the moment of each call. A handle names one folder, also while somebody renames it
+or puts a link in its place. A link on the way makes these functions raise OSError with ELOOP or ENOTDIR.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+AnyPath = str | os.PathLike[str]
+
+_STEP = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)  # O_PATH: what may be entered, not listed
+LINKED = frozenset({errno.ELOOP, errno.ENOTDIR})  # error numbers where a link, or a file, is in a folder's place
+
+
+@contextlib.contextmanager
+def folder_at(path: AnyPath, top: AnyPath = os.sep, make: bool = False) -> Iterator[int]:
+    """Yield a handle of a folder, for the parameter ``dir_fd`` of functions of `os`.
+
+    Args:
+        path: the folder.
+        top: a folder that contains it or is it; links up to here are followed, links below are not.
+        make: whether to make the folders below `top` that are missing.
+
+    Raises:
+        OSError: a folder is missing or may not be entered; a link is in its place (an error number in `LINKED`).
+        ValueError: `path` does not lie below `top`.
+    """
+    names = Path(path).relative_to(top).parts
+    if os.pardir in names:
+        raise ValueError(f"{path} leads out of {top}")
+    handle = os.open(top, _STEP)
+    try:
+        for name in names:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=handle)
+            inner = os.open(name, _STEP | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def open_file(path: AnyPath, top: AnyPath = os.sep) -> BinaryIO:
+    """Open a regular file for reading; `top` is as for `folder_at`.
+
+    Raises:
+        OSError: the file cannot be read; it or a folder is a link (an error number in `LINKED`); it is no regular file.
+        ValueError: `path` does not lie below `top`.
+    """
+    folder, name = os.path.split(path)
+    with folder_at(folder, top) as handle:
+        return open_in(handle, name)
+
+
+def open_in(folder: int, name: str) -> BinaryIO:
+    """Open a regular file in the folder of a handle for reading.
+
+    Raises:
+        OSError: as for `open_file`.
+    """
+    # a pipe would make a blocking open wait for ever
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return open(descriptor, "rb")
