@@ -36,6 +36,7 @@ from h2a_batch.photos import (
     step_back,
     to_srgb,
 )
+from h2a_batch.places import LINKED, open_file
 
 Stamp = tuple[int, int]  # size in bytes, and the time of the last change in nanoseconds
 
@@ -97,6 +98,7 @@ def decode(
     keep_metadata: bool = False,
     search: Search | None = None,
     met: Stamp | None = None,
+    links: bool = True,
 ) -> Photo:
     """Read a photo upright, in sRGB, and cut it into parts in the model's size.
 
@@ -108,6 +110,7 @@ def decode(
         keep_metadata: whether the outputs keep the EXIF metadata.
         search: finds the faces, each of which becomes a part of its own; without it the photo is one part.
         met: the size and time of change that the file must have; by default those at the start of reading.
+        links: whether to follow links to the file.
 
     Raises:
         PhotoError: the file cannot be read as a photo; ``kind`` says why.
@@ -116,7 +119,7 @@ def decode(
     if isinstance(path, bytes):
         return _decode_open(io.BytesIO(path), wish)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") if links else open_file(path) as file:
             before = met or _stamp(file)
             photo = _decode_open(file, wish)
             after = _stamp(file)
@@ -125,6 +128,8 @@ def decode(
     except PermissionError as error:
         raise PhotoError("unreadable", "no permission to read the file", "change its permissions") from error
     except OSError as error:
+        if not links and error.errno in LINKED:
+            raise PhotoError("changed", "a link took its place, or its folder's; it is not followed") from error
         raise PhotoError(
             "unreadable", f"the file cannot be read: {error.strerror or error}", "check the disk"
         ) from error

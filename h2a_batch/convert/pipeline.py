@@ -291,8 +291,9 @@ class _Stages:
                 job.started = time.perf_counter()
             met = (source.size, source.mtime_ns) if options.watch else None  # as it came to rest
             try:
-                data = at(source.path).fetch() if fetched is None else fetched
-                job.photo = decode(data, size, fit, options.size, options.keep_metadata, search, met)
+                links = options.ray is not None  # another node may reach IN by other links than this one
+                data = fetched if fetched is not None else Path(str(source.path) if links else source.target)
+                job.photo = decode(data, size, fit, options.size, options.keep_metadata, search, met, links)
             finally:
                 if fetched is not None:
                     job.data = None

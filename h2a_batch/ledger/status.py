@@ -10,7 +10,7 @@ from functools import lru_cache
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import DONE, FAILED, KEPT, NOBODY, Made, Output, Row
 from h2a_batch.photos import is_complete
-from h2a_batch.places import Address, at, sha256_of
+from h2a_batch.places import Address, at, digest_of
 from h2a_batch.sources import Source, stem_of
 
 CURRENT, STALE, FOREIGN, PENDING = "current", "stale", "foreign", "pending"
@@ -156,6 +156,7 @@ def _is_edited(made: Made, path: Address, size: int) -> bool:
 def _content(source: Source) -> str | None:
     """Return the sha256 of a photo; None where it cannot be read: the pipeline will report that."""
     try:
-        return sha256_of(source.path)
+        with source.open() as file:
+            return digest_of(file)
     except OSError:
         return None

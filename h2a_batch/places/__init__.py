@@ -4,8 +4,8 @@ An `Address` names where bytes lie; `at` gives the `Place` of one, which knows h
 """
 
 from h2a_batch.places.address import Address, AnyAddress, Remote, address, is_url
-from h2a_batch.places.files import hold, remove_temporaries, replacing, temporary_path, write_apart
-from h2a_batch.places.handles import LINKED, folder_at, open_file, open_in
+from h2a_batch.places.files import digest_of, hold, remove_temporaries, replacing, temporary_path, write_apart
+from h2a_batch.places.handles import LINKED, AnyPath, folder_at, listed, open_file, open_in
 from h2a_batch.places.objects import (
     Item,
     Level,
@@ -27,6 +27,7 @@ __all__ = [
     "LINKED",
     "Address",
     "AnyAddress",
+    "AnyPath",
     "Item",
     "Level",
     "Place",
@@ -36,6 +37,7 @@ __all__ = [
     "at",
     "check_reachable",
     "delete",
+    "digest_of",
     "download",
     "find",
     "folder_at",
@@ -45,6 +47,7 @@ __all__ = [
     "is_own",
     "is_url",
     "levels",
+    "listed",
     "listing",
     "open_file",
     "open_in",

@@ -16,6 +16,14 @@ from h2a_batch.places.address import Address
 _writer = ""  # see `write_apart`
 
 
+def digest_of(file: BinaryIO) -> str:
+    """Return the sha256 of an open file from where it stands to its end, in hex."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a file to write in place of `path`.

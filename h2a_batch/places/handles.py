@@ -50,6 +50,22 @@ def folder_at(path: AnyPath, top: AnyPath = os.sep, make: bool = False) -> Itera
         os.close(handle)
 
 
+@contextlib.contextmanager
+def listed(path: AnyPath) -> Iterator[tuple[int, Iterator[os.DirEntry[str]]]]:
+    """Yield a handle of a folder whose path holds no link, and its entries; use them before it is closed.
+
+    Raises:
+        OSError: as for `folder_at`.
+    """
+    with folder_at(path) as folder:
+        handle = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        with os.scandir(handle) as entries:
+            yield handle, entries
+    finally:
+        os.close(handle)
+
+
 def open_file(path: AnyPath, top: AnyPath = os.sep) -> BinaryIO:
     """Open a regular file for reading; `top` is as for `folder_at`.
 

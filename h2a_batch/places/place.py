@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from h2a_batch.places.address import Address, AnyAddress, Remote, Stat
+from h2a_batch.places.files import digest_of
 from h2a_batch.places.local import Local
 from h2a_batch.places.store import Store
 
@@ -134,8 +134,5 @@ def sha256_of(address: Address) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    digest = hashlib.sha256()
     with at(address).open() as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return digest_of(file)

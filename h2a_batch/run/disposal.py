@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +20,9 @@ from h2a_batch.errors import PhotoError, UsageError
 from h2a_batch.events import Event
 from h2a_batch.ledger import DELETED, Entry, Ledger, Row, Task
 from h2a_batch.options import Options
-from h2a_batch.places import Address, at, replacing, sha256_of, temporary_path
-from h2a_batch.sources import Source, is_open_for_writing, variants
+from h2a_batch.places import Address, at, sha256_of, temporary_path
+from h2a_batch.run.aside import Aside, restore, set_aside, unlinked
+from h2a_batch.sources import Source, variants
 
 _NOT_ITS_FAULT = frozenset({"vanished", "changed", "unreadable", "output", "model"})  # kinds of failure
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -99,6 +99,8 @@ class Disposal:
     def recover(self) -> None:
         """Tidy up after a killed run: free the places of photos that it moved or deleted."""
         for entry in self._on_record.all():
+            if self._is_within(entry.source):
+                restore(entry.source)
             row = self._ledger.row(entry.source)
             if row is not None and entry.target:
                 _clear(Path(entry.target), row)
@@ -148,54 +150,57 @@ class Disposal:
             self._on_record.strike(entry)
             return None
         if entry.target and _is_at(entry.target, row) and not _are_one(entry.source, entry.target):
-            if _is_still(entry.source, row):  # a killed run copied it and did not remove it yet
-                os.unlink(entry.source)
+            with set_aside(entry.source, row) as photo:  # a killed run copied it and did not remove it yet
+                if photo:
+                    photo.delete()
             self._leave_place(entry, entry.target)
             return None
         if not os.path.lexists(entry.source):
             if _device_of(os.path.dirname(entry.source)) == entry.device:  # else the whole volume is away
                 self._leave_place(entry, "") if not entry.target else self._on_record.strike(entry)
             return None
-        if not _is_still(entry.source, row):  # it changed meanwhile, and a run will convert it again
-            return None
-        if is_open_for_writing(entry.source):
-            raise OSError(errno.EBUSY, "a program has it open for writing")
-        target = self._move(entry) if entry.target else ""
-        if not target:
-            os.unlink(entry.source)
-        _sync(os.path.dirname(entry.source))
+        with set_aside(entry.source, row) as photo:
+            if photo is None:  # it changed meanwhile, and a run will convert it again
+                return None
+            target = self._move(entry, row, photo) if entry.target else ""
+            if not target:
+                photo.delete()
         self._leave_place(entry, target)
         kind = "deleted" if not target else "archived" if entry.state == "done" else "moved"
         return Event(kind, Path(entry.source), Path(target) if target else None)
 
-    def _move(self, entry: Entry) -> str:
+    def _move(self, entry: Entry, row: Row, photo: Aside) -> str:
         """Move a photo to its target, or to the next free name beside it, and return the new path.
 
         Raises:
-            OSError: the folder is not there, or the system refuses.
+            OSError: the folder is not there, a link is in the place of one below it, or the system refuses.
         """
-        target = Path(entry.target)
         base = self._archive if entry.state == "done" else self._failures
         if base is None or not base.is_dir():  # a new folder must not take the place of a lost volume
             raise OSError(errno.ENOENT, f"{base} is not there")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(_TRIES):
-            try:  # an empty file holds the name, so that the move replaces nobody's file
-                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            except FileExistsError:
-                target = self._free(target)
-                self._on_record.add(Entry(entry.source, entry.state, str(target), entry.device))
-                self._ledger.commit()
-                continue
-            try:
-                _rename(entry.source, target)
-            except OSError:
-                if os.path.lexists(entry.source):  # it was not moved: the target is still our empty file
-                    target.unlink()
-                raise
-            for folder in _levels(target.parent, base):
-                _sync(folder)
-            return str(target)
+        target = Path(entry.target)
+        if not target.is_relative_to(base):  # planned by a run with another folder
+            target = self._free(base / os.path.dirname(row.natural) / os.path.basename(entry.source))
+        with unlinked(target.parent, base, make=True) as folder:
+            for _ in range(_TRIES):
+                try:  # an empty file holds the name, so that the move replaces nobody's file
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                    os.close(os.open(target.name, flags, 0o600, dir_fd=folder))
+                except FileExistsError:
+                    target = self._free(target)
+                    self._on_record.add(Entry(entry.source, entry.state, str(target), entry.device))
+                    self._ledger.commit()
+                    continue
+                try:
+                    photo.move(folder, target.name)
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        if os.lstat(target.name, dir_fd=folder).st_size == 0:  # still our empty file
+                            os.unlink(target.name, dir_fd=folder)
+                    raise
+                for level in _levels(target.parent, base):
+                    _sync(level)
+                return str(target)
         raise OSError(errno.EEXIST, "no free name")
 
     def _leave_place(self, entry: Entry, target: str) -> None:
@@ -299,28 +304,6 @@ def _clear(target: Path, row: Row) -> None:
     with contextlib.suppress(OSError):
         if row.size and target.lstat().st_size == 0:
             target.unlink()
-
-
-def _rename(source: str, target: Path) -> None:
-    """Move a file over an empty file of our own, also to another volume.
-
-    Raises:
-        OSError: the system refuses, or the copy differs.
-    """
-    try:
-        os.rename(source, target)
-        return
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-    with open(source, "rb") as original, replacing(target) as copy:
-        shutil.copyfileobj(original, copy, 1 << 20)
-    with contextlib.suppress(OSError):  # a volume may not keep all attributes
-        shutil.copystat(source, target)
-    if sha256_of(target) != sha256_of(Path(source)):
-        raise OSError(errno.EIO, "the copy is not the same")
-    _sync(target.parent)
-    os.unlink(source)
 
 
 def _levels(folder: Path, top: Path) -> Sequence[Path]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from h2a_batch.places import open_file
 from h2a_batch.sources.source import Source
 
 SETTLE_SECONDS = 2.0  # the default
@@ -104,7 +105,7 @@ class Settling:
                 size, mtime_ns = stamp
                 source = replace(candidate.source, size=size, mtime_ns=mtime_ns)
                 self._hold(_Candidate(source, now, now + self.seconds))
-            elif now - candidate.since < self.patience and is_open_for_writing(real):
+            elif now - candidate.since < self.patience and is_open_for_writing(candidate.source.target):
                 candidate.due = now + self.seconds
                 self._hold(candidate)
             else:
@@ -171,22 +172,29 @@ class Settling:
 
 
 def is_open_for_writing(path: str) -> bool:
+    """Tell whether a program has a file open for writing, as `has_writer` does; False for a link."""
+    try:
+        with open_file(path) as file:
+            return has_writer(file.fileno())
+    except OSError:
+        return False
+
+
+def has_writer(file: int) -> bool:
     """Tell whether a program has a file open for writing; False where the system cannot tell.
 
     The kernel grants a read lease only on a local file of this user that nobody has open for writing. A program that
-    opens the file while we hold the lease waits for that instant. Network file systems refuse leases for other reasons.
+    opens the file while we hold the lease waits until `file` is closed. Network file systems refuse leases for other
+    reasons.
+
+    Args:
+        file: a descriptor of the file, open for reading alone.
     """
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
     try:
         fcntl.fcntl(file, _F_SETSIG, signal.SIGURG)  # sent if the lease breaks: SIGIO would end us
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         return error.errno == errno.EAGAIN and not _is_remote(os.fstat(file).st_dev)
-    finally:
-        os.close(file)
     return False
 
 

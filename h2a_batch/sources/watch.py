@@ -12,16 +12,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from h2a_batch.errors import PhotoError
 from h2a_batch.events import Event
-from h2a_batch.places import at
+from h2a_batch.places import at, listed
 from h2a_batch.sources.notices import Notices, why
+from h2a_batch.sources.scan import roots
 from h2a_batch.sources.settle import Settling
-from h2a_batch.sources.source import LEADS_OUT, Folder, Found, Scan, Source, Unusable, Walk, roots
+from h2a_batch.sources.source import Folder, Found, Scan, Source, Unusable
+from h2a_batch.sources.walk import LEADS_OUT, Walk
 
 _PAUSE = 0.25  # seconds to wait where there is nothing to do
 _LAP, _LAP_SHARE = 60.0, 50  # seconds between two looks around, or a multiple of what the last one took
@@ -91,6 +93,7 @@ class Watcher:
         stop: threading.Event,
     ) -> None:
         self._inputs, self._how = inputs, how
+        self._home = {str(path): os.path.realpath(path) for path in inputs}  # where each input was at the start
         self._locate()
         self._settling, self._is_known, self._tell, self._stop = settling, is_known, tell, stop
         self._polling, self._max_idle = poll, max_idle
@@ -275,7 +278,7 @@ class Watcher:
             after = self._presence(root)
             self._there[root.path] = after
             if before and not after:
-                self._tell(Event("gone", Path(root.path), message="it is not there any more; waiting for it"))
+                self._tell(Event("gone", Path(root.path), message=f"{self._why_gone(root)}; waiting for it"))
             elif after and after != before:
                 changed = True
                 self._devices[root.path] = after[0]
@@ -289,22 +292,30 @@ class Watcher:
             self._next_lap = 0.0
 
     def _locate(self) -> None:
-        """Find out where the inputs really are: one of them may be a link."""
-        self._roots = list(roots(self._inputs, len(self._inputs) > 1))
+        """Begin anew with the inputs, where they really were at the start: one of them may be a link."""
+        known = roots(self._inputs, len(self._inputs) > 1)
+        self._roots = [replace(root, real=self._home[root.path]) for root in known]
         self._walk = Walk(self._how, [root.real for root in self._roots])
         quiet = {at(self._how.out).real, *self._how.avoid}
         self._silent = [place + os.sep for place in quiet if place not in self._walk.roots]
 
     def _presence(self, root: Folder) -> tuple[int, int] | None:
-        """Return the device and inode of an input; None where it is gone, or is the empty folder of a lost volume."""
+        """Return the device and inode of an input; None where it is gone, or is the empty folder of a lost volume.
+
+        An input has gone, too, where a link took its place, or the place of a folder above it.
+        """
         try:
-            status = os.stat(root.path)
-            with os.scandir(root.path) as entries:
+            with listed(self._home[root.path]) as (handle, entries):
+                status = os.fstat(handle)
                 if status.st_dev != self._devices[root.path] and next(entries, None) is None:
                     return None
         except OSError:
             return None
         return status.st_dev, status.st_ino
+
+    def _why_gone(self, root: Folder) -> str:
+        linked = os.path.realpath(root.path) != self._home[root.path] and os.path.lexists(root.path)
+        return "a link took its place, which is not followed" if linked else "it is not there any more"
 
     def _watch(self) -> None:
         """Ask the system for notices of the inputs that are there."""

@@ -24,7 +24,7 @@ from h2a_batch.gallery.sheet import is_sheet
 from h2a_batch.ledger.records import Row
 from h2a_batch.options import Options
 from h2a_batch.run.present import Presenter
-from h2a_batch.sources.source import Scan, Source, scan
+from h2a_batch.sources import Scan, Source, scan
 
 __all__ = ["crowd", "h2a_sheet"]  # fixtures
 

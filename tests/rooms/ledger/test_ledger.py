@@ -18,7 +18,7 @@ from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import Output, Task
 from h2a_batch.ledger.table import write_table
 from h2a_batch.places import sha256_of, temporary_path
-from h2a_batch.sources.source import LEDGER_FOLDER, Scan, Source, scan
+from h2a_batch.sources import LEDGER_FOLDER, Scan, Source, scan
 
 
 def _source(path: Path, output: str = "a.png") -> Source:

@@ -18,7 +18,7 @@ from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.ledger import mirror
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.places import Item, Level, Remote, address, find, get, levels, listing, put
-from h2a_batch.sources.source import Ignored, Scan, scan
+from h2a_batch.sources import Ignored, Scan, scan
 
 NAMES = some.lists(some.text("ab.-(1 \u00e9", min_size=1, max_size=3), min_size=1, max_size=4).map("/".join)
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import PHOTOS
 
 from h2a_batch.errors import UsageError
-from h2a_batch.sources.source import LEDGER_FOLDER, Found, Ignored, Scan, Source, Unusable, check_inputs, scan
+from h2a_batch.sources import LEDGER_FOLDER, Found, Ignored, Scan, Source, Unusable, check_inputs, scan
 
 PORTRAIT = sorted(PHOTOS.glob("*.jpg"))[0]
 

@@ -1,0 +1,266 @@
+"""Aside: gives a photo a hidden name before it is deleted or moved, so that what was checked is what is disposed of.
+
+Any program may put another photo in a photo's place at any moment, or a link in its folder's place. So a photo is
+opened through a handle of its folder, checked to be the one on record, renamed, and checked to be still the open
+file. Only then is it deleted or moved. Whatever else has the hidden name afterwards gets its own name back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from h2a_batch.ledger import Row
+from h2a_batch.places import LINKED, AnyPath, digest_of, folder_at, listed, open_in, temporary_path
+from h2a_batch.sources import has_writer, variants
+
+_ENDING = ".aside"
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})  # FAT, some shares
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A photo with a hidden name: the file on record, which no program has open for writing.
+
+    Args:
+        folder: a handle of its folder.
+        name: its hidden name there.
+        file: the photo, open for reading.
+    """
+
+    folder: int
+    name: str
+    file: BinaryIO
+
+    def delete(self) -> None:
+        """Delete the photo.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        os.unlink(self.name, dir_fd=self.folder)
+        sync(self.folder)
+
+    def move(self, folder: int, name: str) -> None:
+        """Move the photo over an empty file of our own, also to another volume.
+
+        Args:
+            folder: a handle of the new folder.
+            name: the empty file there.
+
+        Raises:
+            OSError: the system refuses, or the copy differs.
+        """
+        try:
+            os.rename(self.name, name, src_dir_fd=self.folder, dst_dir_fd=folder)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(self.file, folder, name)
+            os.unlink(self.name, dir_fd=self.folder)
+        sync(folder)
+        sync(self.folder)
+
+
+@contextlib.contextmanager
+def set_aside(source: str, row: Row) -> Iterator[Aside | None]:
+    """Yield a photo under a hidden name; None where the file on record is not there any more.
+
+    Args:
+        source: its path, whose folders are no links.
+        row: its record.
+
+    Raises:
+        OSError: the photo cannot be renamed, a program has it open for writing, or a link is in its folder's place.
+    """
+    folder, name = os.path.split(source)
+    with unlinked(folder) as handle, contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_in(handle, name))
+        except FileNotFoundError:
+            yield None
+            return
+        except OSError as error:
+            if error.errno not in (*LINKED, errno.EINVAL):
+                raise
+            yield None  # something else has its name now
+            return
+        if not _has_stamp(file, row):
+            yield None
+            return
+        if has_writer(file.fileno()):  # further ones wait until the file is closed here
+            raise OSError(errno.EBUSY, "a program has it open for writing")
+        if not is_on_record(file, row):
+            yield None
+            return
+        hidden = f"{_prefix(name)}{secrets.token_hex(8)}{_ENDING}"
+        os.rename(name, hidden, src_dir_fd=handle, dst_dir_fd=handle)
+        try:
+            yield Aside(handle, hidden, file) if _is_open_as(handle, hidden, file, row) else None
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                put_back(handle, hidden, name)
+
+
+@contextlib.contextmanager
+def unlinked(folder: AnyPath, top: AnyPath = os.sep, make: bool = False) -> Iterator[int]:
+    """Yield a handle of a folder, as `folder_at` does.
+
+    Raises:
+        OSError: as for `folder_at`; the message says where a link is in the place of a folder.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            handle = stack.enter_context(folder_at(folder, top, make))
+        except OSError as error:
+            if error.errno in LINKED:
+                raise OSError(error.errno, "a link is in the place of its folder") from error
+            raise
+        yield handle
+
+
+def restore(source: str) -> None:
+    """Give a photo its name back that a killed run left with a hidden one; do nothing where there is none."""
+    folder, name = os.path.split(source)
+    prefix = _prefix(name)
+    with contextlib.suppress(OSError), listed(folder) as (handle, entries):
+        names = [entry.name for entry in entries]
+        for hidden in names:
+            if hidden.startswith(prefix) and hidden.endswith(_ENDING):
+                put_back(handle, hidden, name)
+
+
+def put_back(folder: int, hidden: str, name: str) -> None:
+    """Give a file its name back, or the next free variant of it where another file has come.
+
+    Raises:
+        FileNotFoundError: no file has the hidden name.
+        OSError: the system refuses.
+    """
+    is_folder = stat.S_ISDIR(os.lstat(hidden, dir_fd=folder).st_mode)
+    for place in variants(name):
+        try:
+            if is_folder or not _link(folder, hidden, place):  # an empty one holds the name: nobody's is replaced
+                _make_empty(folder, place, is_folder)
+                os.rename(hidden, place, src_dir_fd=folder, dst_dir_fd=folder)
+            return
+        except FileExistsError:
+            continue
+
+
+def _link(folder: int, hidden: str, place: str) -> bool:
+    """Rename a file without replacing another; return False where the volume has no links, and nothing was done.
+
+    Raises:
+        FileExistsError: another file has the name.
+        OSError: the system refuses.
+    """
+    try:
+        os.link(hidden, place, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            return False
+        raise
+    os.unlink(hidden, dir_fd=folder)
+    return True
+
+
+def _make_empty(folder: int, place: str, is_folder: bool) -> None:
+    """Make an empty file or folder; raise FileExistsError where another has the name."""
+    if is_folder:
+        os.mkdir(place, dir_fd=folder)
+    else:
+        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
+
+
+def is_on_record(file: BinaryIO, row: Row) -> bool:
+    """Tell whether an open file is the photo on record: by its size, its time of change and its content."""
+    return _has_stamp(file, row) and (row.sha256 is None or _digest(file) == row.sha256)
+
+
+def sync(folder: int) -> None:
+    """Make the names in the folder of a handle durable, where its file system can."""
+    with contextlib.suppress(OSError):
+        opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _has_stamp(file: BinaryIO, row: Row) -> bool:
+    status = os.fstat(file.fileno())
+    return (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns)
+
+
+def _prefix(name: str) -> str:
+    return f".h2a-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}-"
+
+
+def _digest(file: BinaryIO) -> str:
+    file.seek(0)
+    return digest_of(file)
+
+
+def _is_open_as(folder: int, name: str, file: BinaryIO, row: Row) -> bool:
+    """Tell whether the file of a name is the one that is open, and unchanged since it was found to be on record."""
+    try:
+        with open_in(folder, name) as other:
+            same = os.path.samestat(os.fstat(file.fileno()), os.fstat(other.fileno()))
+            return _has_stamp(other, row) if same else is_on_record(other, row)  # some volumes number files anew
+    except OSError:  # a link, a pipe
+        return False
+
+
+def _copy(file: BinaryIO, folder: int, name: str) -> None:
+    """Copy an open file over an empty file of our own, with its times and permissions, but nobody's privileges.
+
+    Raises:
+        OSError: the system refuses, or the copy differs.
+    """
+    temporary = temporary_path(Path(name)).name
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=folder)  # left by a run that was killed
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, 0o600, dir_fd=folder), "w+b") as copy:
+            file.seek(0)
+            while block := file.read(1 << 20):
+                copy.write(block)
+            copy.flush()
+            _copy_status(file.fileno(), copy.fileno())
+            os.fsync(copy.fileno())
+            if _digest(copy) != _digest(file):
+                raise OSError(errno.EIO, "the copy is not the same")
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+def _copy_status(original: int, copy: int) -> None:
+    """Copy what a file is besides its bytes, where volume and system allow it.
+
+    Set-user-ID, set-group-ID and capabilities are left behind: they would give the rights of whom the copy belongs to.
+    """
+    status = os.fstat(original)
+    with contextlib.suppress(OSError):
+        os.fchown(copy, status.st_uid, status.st_gid)
+    with contextlib.suppress(OSError):
+        os.fchmod(copy, stat.S_IMODE(status.st_mode) & 0o777)
+    if hasattr(os, "listxattr"):
+        with contextlib.suppress(OSError):
+            for attribute in os.listxattr(original):
+                if attribute.startswith("user."):
+                    os.setxattr(copy, attribute, os.getxattr(original, attribute))
+    with contextlib.suppress(OSError):
+        os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
