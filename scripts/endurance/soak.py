@@ -31,9 +31,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from faults import FAULTS, strike
 from PIL import Image
 
-PORTRAITS = sorted((Path(__file__).resolve().parent.parent / "tests" / "photos").glob("*.jpg"))
+PORTRAITS = sorted((Path(__file__).resolve().parents[2] / "tests" / "photos").glob("*.jpg"))
 POOL = 40  # different pictures
 SETTLE = 0.5  # seconds
 IN_FLIGHT = 15  # photos that one kill may cost a second conversion, at most
@@ -385,9 +386,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, metavar="N", help="of disturbance, in all (default: 60)")
     parser.add_argument("--seed", type=int, default=None, metavar="S", help="repeat a run (default: another each time)")
+    parser.add_argument(
+        "--faults",
+        metavar="LIST",
+        help=f"instead, strike runs with these faults and count losses: {','.join(FAULTS)}, or all",
+    )
     given = parser.parse_args()
     seed = random.randrange(1_000_000) if given.seed is None else given.seed
     print(f"seed {seed}", flush=True)
+    if given.faults:
+        names = list(FAULTS) if given.faults == "all" else given.faults.split(",")
+        if wrong := [name for name in names if name not in FAULTS]:
+            parser.error(f"--faults: no fault is named {wrong[0]}")
+        with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+            return 0 if strike(names, Path(folder), list(pictures().values()), given.seconds, seed) else 1
     problems: list[str] = []
     for mode in MODES:
         with tempfile.TemporaryDirectory(prefix="soak-") as folder:
