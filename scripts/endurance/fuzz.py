@@ -137,6 +137,7 @@ class Decoder:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, cwd=ROOT
         )
+        cast(BinaryIO, self.process.stdout).readline()  # it is ready
 
     def answer(self, data: bytes) -> str:
         """Return what became of a file: "ok", the kind of error, or what is wrong after "PROBLEM"."""
@@ -166,6 +167,7 @@ def decode_all() -> None:
     from h2a_batch.convert import decode
     from h2a_batch.errors import PhotoError
 
+    print("ready", flush=True)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     while header := sys.stdin.buffer.read(4):
         data = sys.stdin.buffer.read(*struct.unpack("<I", header))
