@@ -93,7 +93,7 @@ class Disk:
         pass
 
     def clean(self, names: Iterable[str]) -> None:
-        remove_temporaries(self.out / name for name in names)
+        remove_temporaries((self.out / name for name in names), self.out)
 
     def check(self) -> None:
         pass

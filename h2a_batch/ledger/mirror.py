@@ -15,7 +15,6 @@ import json
 import os
 import socket
 import sqlite3
-import tempfile
 import threading
 import time
 import uuid
@@ -29,6 +28,7 @@ from h2a_batch.errors import BusyError, StorageError, UsageError
 from h2a_batch.places import (
     Item,
     Remote,
+    Scratch,
     check_reachable,
     delete,
     download,
@@ -74,7 +74,7 @@ class Mirror:
         self._known = folder / "copied"
         self._run = folder / "run"
         self._lost = 0.0  # since when there may be objects that a lost ledger knew
-        self._borrowed: tempfile.TemporaryDirectory[str] | None = None  # a copy of the ledger, to read from
+        self._borrowed: Scratch | None = None  # a copy of the ledger, to read from
         self._fields: dict[str, Any] = {}  # of the mark
         self._was_marked = False  # a run before this one left a mark
         self._taken = ""  # why this run has to end
@@ -227,7 +227,7 @@ class Mirror:
         """Return the newer of the ledgers here and in OUT; forget the one here if OUT's was deleted."""
         known = _text(self._known)
         if self._read_only and copy and known != str(copy.stamp):
-            self._borrowed = tempfile.TemporaryDirectory(prefix="h2a-")
+            self._borrowed = Scratch()
             path = Path(self._borrowed.name, "ledger.sqlite")
             download(self._ledger, path)
             return path
