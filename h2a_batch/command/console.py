@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from tqdm import tqdm
 
@@ -29,6 +29,21 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         super().error(shown(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help or version; end the process where standard output cannot be written."""
+        if file is not sys.stdout:
+            super()._print_message(message, file)
+            return
+        try:
+            put(message.rstrip("\n"))
+        except BrokenPipeError as error:  # its reader has seen enough
+            forsake(sys.stdout)
+            raise SystemExit(EXIT_OK) from error
+        except StreamError as error:
+            print_error(sys.stderr, error, self.prog)
+            forsake(sys.stdout)
+            raise SystemExit(error.exit_code) from error
 
 
 def put(line: str) -> None:

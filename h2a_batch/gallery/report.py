@@ -78,7 +78,7 @@ def check_report(path: Path, outs: Iterable[Path] = ()) -> None:
     """
     if path.suffix.lower() not in REPORT_SUFFIXES:
         raise UsageError(f"{path}: not the name of a page", "let it end in .html")
-    check_writable(Path(os.path.abspath(path)), outs)
+    check_writable(Path(os.path.abspath(path)), outs, "report")
     try:
         if path.is_dir():
             raise UsageError(f"{path}: a folder has this name", "choose another name for the report")

@@ -37,12 +37,13 @@ def top_of(path: Path, outs: Iterable[Path]) -> Path:
     return inside[-1] if inside else path.parent
 
 
-def check_writable(path: Path, outs: Iterable[Path] = ()) -> None:
+def check_writable(path: Path, outs: Iterable[Path] = (), kind: str = "contact sheet") -> None:
     """Make the folder of a page, check that it can be written, and remove what killed processes left there.
 
     Args:
         path: the page, from the root.
         outs: the OUTs: below these no link is followed.
+        kind: what the page is, for messages.
 
     Raises:
         UsageError: the folder cannot be made or written, or a link is in its place.
@@ -52,9 +53,9 @@ def check_writable(path: Path, outs: Iterable[Path] = ()) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{path}: it cannot be written ({error.strerror})") from error
+        raise UsageError(f"{path}: the {kind} cannot be written ({error.strerror})") from error
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{path}: it cannot be written (no permission)")
+        raise UsageError(f"{path}: the {kind} cannot be written (no permission)")
     sweep(path.parent)
 
 

@@ -96,7 +96,7 @@ class Mirror:
         try:
             found = find(self._mark)
             copy = find(self._ledger)
-            mark: dict[str, Any] = json.loads(get(self._mark)) if found else {}
+            mark = _mark_of(get(self._mark)) if found else {}
             own = found is not None and mark.get("run") == _text(self._run) and self._here.exists()
             if found and not own:
                 self._check_ended(mark, max(found.modified, copy.modified if copy else 0.0))
@@ -262,7 +262,7 @@ class Mirror:
     def _sign(self) -> None:
         """Give a sign of life, unless another run has taken OUT."""
         try:
-            mark = json.loads(get(self._mark))
+            mark = _mark_of(get(self._mark))
         except FileNotFoundError:
             mark = {}
         if mark.get("run") == self._fields["run"]:
@@ -353,3 +353,14 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def _mark_of(data: bytes) -> dict[str, Any]:
+    """Return the fields of a mark; raise ValueError where no run of this program left it."""
+    try:
+        fields = json.loads(data)
+    except RecursionError:
+        fields = None
+    if isinstance(fields, dict) and all(isinstance(fields.get(name, 0), (int, float)) for name in ("since", "lost")):
+        return fields
+    raise ValueError(f"{LEDGER_FOLDER}/running.json is not of h2a-batch")

@@ -81,7 +81,7 @@ def is_foreign(ledger: Ledger, name: str) -> bool:
     """Tell whether a file in OUT has this name and is edited, or made by nobody we know."""
     made = ledger.made(name)
     size = ledger.size(name)
-    return size is not None and (made is None or made.size == KEPT or _is_edited(made, ledger.out / name, size))
+    return size is not None and (made is None or made.size == KEPT or _is_edited(ledger, made, size))
 
 
 def _why_not_current(ledger: Ledger, source: Source, row: Row, settings: str | None, look: bool) -> str:
@@ -150,12 +150,15 @@ def _namesakes(ledger: Ledger, source: Source) -> list[Row]:
     return [row for row in rows if stem_of(os.path.basename(row.source)) == stem]
 
 
-def _is_edited(made: Made, path: Address, size: int) -> bool:
+def _is_edited(ledger: Ledger, made: Made, size: int) -> bool:
     """Tell whether somebody edited an output: its size is not the recorded one, and yet it is whole, not cut short."""
+    path = ledger.out / made.name
     place = at(path)
     if not place.is_file():
         return True
-    return made.size is not None and made.size != size and (place.whole or is_complete(path))
+    if made.size in (None, size):
+        return False
+    return place.whole or (place.is_plain(ledger.out) and is_complete(path))
 
 
 @lru_cache(maxsize=64)

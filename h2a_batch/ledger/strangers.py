@@ -26,7 +26,7 @@ _FARTHEST = 1e7  # pixels; no photo is as large
 _FORMATS = slice(18, 20)  # bytes of an SQLite file that say how it is written and read: 1 for a journal, 2 for a log
 _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")  # ends a journal that names a further file, which SQLite deletes
 _COMMENT, _SPACES, _MARKS = re.compile(r"--[^\n]*"), re.compile(r"[ \t\n\f\r]+"), re.compile(r" ?([(),]) ?")
-_ADVICE = "it is not as this program makes it: remove it, or choose another OUT"
+_ADVICE = "remove it or choose another OUT"
 _FIELDS = {  # of settings, with the types that a value may have
     "version": (int,),
     "model": (str,),
@@ -55,7 +55,7 @@ def check_files(path: Path, top: Path) -> None:
             for end in ("", "-journal", "-wal", "-shm"):
                 if not is_plain(folder, path.name + end):
                     what = f"{path}{end}: a link or another thing is in the place of this file"
-                    raise LedgerError(what, "remove it or choose another OUT")
+                    raise LedgerError(what, _ADVICE)
             formats, journal = _parts(folder, path.name)
             if b"\2" in formats or any(_is_there(folder, path.name + end) for end in ("-wal", "-shm")):
                 raise LedgerError(f"{path}: the ledger has a write-ahead log", _ADVICE)
@@ -65,7 +65,7 @@ def check_files(path: Path, top: Path) -> None:
         return
     except OSError as error:
         if error.errno in LINKED and (what := in_its_place(path.parent, top)):
-            raise LedgerError(what, "remove it or choose another OUT") from error
+            raise LedgerError(what, _ADVICE) from error
         raise
 
 
@@ -232,7 +232,7 @@ class Reading:
         raise self._error(f"a value is {type(value).__name__}, not {types[0].__name__}")
 
     def _error(self, what: str) -> LedgerError:
-        return LedgerError(f"{self._where}: the ledger is not one of this program ({what[:200]})", _ADVICE)
+        return LedgerError(f"{self._where}: the ledger was not made by h2a-batch ({what[:200]})", _ADVICE)
 
 
 def is_name(value: object) -> bool:

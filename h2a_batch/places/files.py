@@ -21,6 +21,7 @@ from h2a_batch.places.handles import LINKED, folder_at, in_its_place, is_plain
 _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = re.compile(r"\.h2a-[0-9a-f]{16}(-[0-9a-f]{8})?\.part")
 _BEGUN = 0.5  # seconds after which a temporary file that nobody has locked is nobody's
+_ADVICE = "remove it or choose another OUT"
 _OLD = 86_400.0  # the same where no lock says anything
 _writer = ""  # see `write_apart`
 
@@ -172,7 +173,7 @@ def hold(folder: Path, out: Address, top: Path | None = None) -> int:
             guard = _opened_lock(handle, folder)
     except OSError as error:
         if error.errno in LINKED and (what := in_its_place(folder, top)):
-            raise LedgerError(f"{out}: {what}", "remove it or choose another OUT") from error
+            raise LedgerError(f"{out}: {what}", _ADVICE) from error
         raise
     try:
         fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -192,7 +193,7 @@ def hold(folder: Path, out: Address, top: Path | None = None) -> int:
 
 def _opened_lock(handle: int, folder: Path) -> int:
     """Open or make the lock in the folder of a handle; raise as `hold` does."""
-    refusal = LedgerError(f"{folder / 'lock'}: a link or another thing is in the place of this file", "remove it")
+    refusal = LedgerError(f"{folder / 'lock'}: a link or another thing is in the place of this file", _ADVICE)
     if not is_plain(handle, "lock"):  # to open a device or a pipe can have effects
         raise refusal
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

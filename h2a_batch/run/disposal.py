@@ -133,7 +133,9 @@ class Disposal:
             return True
         if row is None or row.state != entry.state or row.sha256 is None:
             return False
-        return self._is_within(entry.source) and _lies_in(entry.source, os.path.dirname(entry.source))
+        folder, name = os.path.split(entry.source)  # both from the root, without detours and links
+        is_real = os.path.realpath(folder) == folder and name not in ("", os.curdir, os.pardir)
+        return is_real and self._is_within(entry.source)
 
     def retry(self) -> None:
         """Try the refused photos again, as long as the target has room."""
