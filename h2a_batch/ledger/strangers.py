@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +24,7 @@ from h2a_batch.sources import LEDGER_FOLDER
 _LENGTH = 0  # SQLite's number of the limit on a value's size
 _LARGEST = 1 << 20  # bytes of a value; those of this program have a few thousand
 _FARTHEST = 1e7  # pixels; no photo is as large
-_FORMATS = slice(18, 20)  # bytes of an SQLite file that say how it is written and read: 1 for a journal, 2 for a log
+_FORMATS = (18, 2)  # place and number of the bytes that say how a database is written: 1 with a journal, 2 with a log
 _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")  # ends a journal that names a further file, which SQLite deletes
 _COMMENT, _SPACES, _MARKS = re.compile(r"--[^\n]*"), re.compile(r"[ \t\n\f\r]+"), re.compile(r" ?([(),]) ?")
 _ADVICE = "remove it or choose another OUT"
@@ -56,10 +57,10 @@ def check_files(path: Path, top: Path) -> None:
                 if not is_plain(folder, path.name + end):
                     what = f"{path}{end}: a link or another thing is in the place of this file"
                     raise LedgerError(what, _ADVICE)
-            formats, journal = _parts(folder, path.name)
-            if b"\2" in formats or any(_is_there(folder, path.name + end) for end in ("-wal", "-shm")):
+            is_log = b"\2" in (_bytes(folder, path.name, *_FORMATS) or b"")
+            if is_log or any(_bytes(folder, path.name + end, 0, 0) is not None for end in ("-wal", "-shm")):
                 raise LedgerError(f"{path}: the ledger has a write-ahead log", _ADVICE)
-            if journal == _NAMES_ANOTHER:
+            if _bytes(folder, f"{path.name}-journal", -len(_NAMES_ANOTHER), len(_NAMES_ANOTHER)) == _NAMES_ANOTHER:
                 raise LedgerError(f"{path}-journal: it names another file", _ADVICE)
     except FileNotFoundError:
         return
@@ -69,25 +70,14 @@ def check_files(path: Path, top: Path) -> None:
         raise
 
 
-def _parts(folder: int, name: str) -> tuple[bytes, bytes]:
-    """Return the bytes of a database that tell its formats, and the last bytes of its journal."""
-    formats = journal = b""
-    if _is_there(folder, name):
-        with open_in(folder, name) as file:
-            formats = file.read(_FORMATS.stop)[_FORMATS]
-    if _is_there(folder, f"{name}-journal"):
-        with open_in(folder, f"{name}-journal") as file:
-            file.seek(-min(len(_NAMES_ANOTHER), file.seek(0, 2)), 2)
-            journal = file.read()
-    return formats, journal
-
-
-def _is_there(folder: int, name: str) -> bool:
+def _bytes(folder: int, name: str, start: int, count: int) -> bytes | None:
+    """Return some bytes of a file, from its end for a negative `start`; None where there is no file."""
     try:
-        open_in(folder, name).close()
+        with open_in(folder, name) as file:
+            size = os.fstat(file.fileno()).st_size  # a run may write it at this moment
+            return os.pread(file.fileno(), count, max(0, size + start) if start < 0 else start)
     except FileNotFoundError:
-        return False
-    return True
+        return None
 
 
 def guard(db: sqlite3.Connection) -> None:
@@ -150,7 +140,7 @@ class Reading:
             self.integer(changed),
             self.optional(self.text, sha256),
             self.text(settings),
-            self.text(natural),
+            natural if natural == "" else self.name(natural),
             self.optional(self.name, output),
             self.optional(self.integer, output_size),
             self.text(state),

@@ -137,7 +137,7 @@ def _temporaries(folder: Path) -> list[str]:
     """Return the names of all temporary files in a folder."""
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+            return [name for entry in entries if (name := entry.name)[0] == "." and _TEMPORARY.fullmatch(name)]
     except OSError:
         return []
 

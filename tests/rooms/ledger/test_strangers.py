@@ -208,9 +208,11 @@ BAD_NAMES = ["/etc/passwd", "../x.png", "sub/../../x.png", "..", ".", "", "sub//
 
 
 @pytest.mark.parametrize("name", [*BAD_NAMES, ".H2A-batch/ledger.sqlite", "sub/.h2a-batch/lock", b"x.png"])
-@pytest.mark.parametrize("column", ["files.output", "faces.output", "outputs.name"])
+@pytest.mark.parametrize("column", ["files.output", "files.natural", "faces.output", "outputs.name"])
 def test_names_of_files_outside_of_out_are_refused(out: Path, column: str, name: object) -> None:
     table, _, field = column.partition(".")
+    if (column, name) == ("files.natural", ""):  # of a photo that could not be reached
+        return
     with database(out) as db:
         db.execute(f"UPDATE {table} SET {field} = ?", (name,))
         if column == "outputs.name":  # it counts where the file is to be made, or its traces removed
