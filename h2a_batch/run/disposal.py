@@ -152,6 +152,10 @@ class Disposal:
         Returns:
             the error number of the refusal; 0 where there is none.
         """
+        row = self._ledger.row(entry.source)
+        is_due = row is not None and row.state == entry.state and os.path.lexists(entry.source)
+        if is_due and not self._may_act(entry, row):
+            return 0
         number = 0
         try:
             event = self._finish(entry)
