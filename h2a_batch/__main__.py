@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Callable
 
 
 def main() -> int:
@@ -10,7 +11,7 @@ def main() -> int:
     from h2a_batch.command.convert import main as run
 
     signal.signal(signal.SIGINT, before)
-    return run()
+    return _run(run, "h2a-batch")
 
 
 def sheet() -> int:
@@ -19,7 +20,18 @@ def sheet() -> int:
     from h2a_batch.command.sheet import main as run
 
     signal.signal(signal.SIGINT, before)
-    return run()
+    return _run(run, "h2a-sheet")
+
+
+def _run(command: Callable[[], int], name: str) -> int:
+    """Run a command, and return its exit code once all that it printed is written."""
+    from h2a_batch.command.console import ended
+
+    try:
+        code = command()
+    except SystemExit as ending:  # of a parser
+        code = ending.code if isinstance(ending.code, int) else 0
+    return ended(code, name)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,12 @@ class ClusterError(H2AError):
     exit_code = EXIT_SOME_FAILED
 
 
+class StreamError(H2AError):
+    """Standard output cannot be written. The run stops; the next run continues where this one stopped."""
+
+    exit_code = EXIT_SOME_FAILED
+
+
 class PhotoError(H2AError):
     """One photo cannot be converted. The run goes on without it.
 

@@ -242,6 +242,7 @@ def with_settings(options: Options, settings: dict[str, Any]) -> Options:
         fields["workers"] = Workers.parse(str(fields["workers"]))
     for name in ("contact_sheet", "report"):
         if fields.get(name) is not None:
+            _require(fields[name] != "", f"--{name.replace('_', '-')} is an empty name: name a file")
             fields[name] = Path(fields[name])
     try:
         return replace(options, **fields)

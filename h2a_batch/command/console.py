@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any, NoReturn
 
 from tqdm import tqdm
 
+from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, EXIT_UNUSABLE, StreamError
 from h2a_batch.events import Event, FileResult, Summary
 from h2a_batch.gallery import printable, undrawn
 from h2a_batch.places import Address
@@ -19,6 +22,80 @@ from h2a_batch.places import Address
 def shown(path: object) -> str:
     """Return a path or message on one line, as `printable` does."""
     return printable(str(path))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose messages show the user's words as `shown` does: they may be names from anywhere."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(shown(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help or version; end the process where standard output cannot be written."""
+        if file is not sys.stdout:
+            super()._print_message(message, file)
+            return
+        try:
+            put(message.rstrip("\n"))
+        except BrokenPipeError as error:  # its reader has seen enough
+            forsake(sys.stdout)
+            raise SystemExit(EXIT_OK) from error
+        except StreamError as error:
+            print_error(sys.stderr, error, self.prog)
+            forsake(sys.stdout)
+            raise SystemExit(error.exit_code) from error
+
+
+def put(line: str) -> None:
+    """Print a line on standard output.
+
+    Raises:
+        BrokenPipeError: its reader went away.
+        StreamError: it cannot be written.
+    """
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _cannot_print(error) from error
+
+
+def _cannot_print(error: OSError) -> StreamError:
+    return StreamError(f"standard output cannot be written ({error.strerror})", "free space there and run again")
+
+
+def ended(code: int, name: str = "h2a-batch") -> int:
+    """Write out what was printed and return the exit code of the process: 1 where standard output cannot be written."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        code = EXIT_INTERRUPTED
+    except OSError as error:
+        if code == EXIT_OK:
+            print_error(sys.stderr, _cannot_print(error), name)
+            code = EXIT_SOME_FAILED
+    else:
+        return code
+    forsake(sys.stdout)
+    return code
+
+
+def forsake(*streams: IO[str]) -> None:
+    """Let what was printed and not written vanish, or Python would try again at the end, and complain."""
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def unforeseen(error: Exception, verbose: bool, name: str = "h2a-batch") -> int:
+    """Show an error that nobody foresaw, with `verbose` its traceback, and return the exit code."""
+    if verbose:
+        print_lines(sys.stderr, "".join(traceback.format_exception(error)))
+    text = f"unexpected {type(error).__name__}: {error}; please report this, with -v's output"
+    print_error(sys.stderr, text, name)
+    return EXIT_UNUSABLE
 
 
 @contextlib.contextmanager
@@ -101,9 +178,9 @@ class Console:
         else:
             self.bar.update()
         if self.as_json:
-            print(_json(result), flush=True)
+            put(_json(result))
         if result.state == "planned" and not self.as_json:
-            print(f"{shown(result.path)} -> {shown(result.output)}")
+            put(f"{shown(result.path)} -> {shown(result.output)}")
         if result.state == "failed":
             self.say(f"{shown(result.path)}: {shown(result.message)}")
             if self.verbose and result.trace:
@@ -118,7 +195,7 @@ class Console:
     def event(self, event: Event) -> None:
         """Show a change of state; the move of a photo as the options asked is shown in JSON or with -v only."""
         if self.as_json:
-            print(_json_event(event), flush=True)
+            put(_json_event(event))
         if event.kind == "ready":
             if not self.quiet:
                 more = f" {event.message}" if event.message else ""
@@ -128,10 +205,15 @@ class Console:
         elif self.verbose:
             self.say(f"{shown(event.path)}: {event.kind} {shown(event.target) if event.target else ''}".rstrip())
 
+    def notice(self, line: str) -> None:
+        """Show what will become of the photos in IN."""
+        if not self.quiet:
+            self.say(shown(line))
+
     def say(self, line: str) -> None:
         """Print a line on standard error, above the bar."""
         with tqdm.external_write_mode(file=sys.stderr):
-            print(line, file=sys.stderr, flush=True)
+            print_lines(sys.stderr, line)
 
     def close(self) -> None:
         """Remove the bar."""
@@ -223,4 +305,15 @@ def _duration(seconds: float) -> str:
 
 def print_error(stream: IO[str], error: object, name: str = "h2a-batch") -> None:
     """Print the one line with which a run ends that cannot go on."""
-    print(f"{name}: {shown(error)}", file=stream, flush=True)
+    print_lines(stream, f"{name}: {shown(error)}")
+
+
+def print_lines(stream: IO[str], text: str) -> None:
+    """Print lines for people, each as `shown` gives it; what cannot be written is lost, and the run goes on."""
+    try:
+        for line in text.rstrip("\n").split("\n"):
+            print(shown(line), file=stream, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        forsake(stream)

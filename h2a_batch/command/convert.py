@@ -11,11 +11,10 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 
-from h2a_batch.command.console import Console, print_error, quiet_libraries
-from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, H2AError
+from h2a_batch.command.console import Console, Parser, forsake, print_error, quiet_libraries, unforeseen
+from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, H2AError, StreamError
 from h2a_batch.gallery import REPORT_SUFFIXES
 from h2a_batch.inference import known_models
 from h2a_batch.options import (
@@ -26,9 +25,10 @@ from h2a_batch.options import (
     SHEET_SUFFIXES,
     USUAL_SMALLEST,
     Options,
-    Workers,
+    with_settings,
 )
 from h2a_batch.photos import FITS, FORMATS
+from h2a_batch.places import sweep_scratch
 from h2a_batch.run import convert_folder
 from h2a_batch.sources import SETTLE_SECONDS
 from h2a_batch.version import __version__
@@ -56,22 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(given)
         except H2AError as error:
             print_error(sys.stderr, error)
+            if isinstance(error, StreamError):
+                forsake(sys.stdout)
             return error.exit_code
-        except BrokenPipeError:  # the reader of our lines went away; Python must not flush to it at exit
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except BrokenPipeError:  # the reader of our lines went away
+            forsake(sys.stdout, sys.stderr)
             return EXIT_INTERRUPTED
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
         except Exception as error:
-            if given.verbose:
-                raise
-            print_error(
-                sys.stderr,
-                f"unexpected {type(error).__name__}: {error}; please report this, with -v's output",
-            )
-            return EXIT_UNUSABLE
+            return unforeseen(error, given.verbose)
 
 
 def _names_sheet(words: Sequence[str]) -> bool:
@@ -83,6 +77,8 @@ def _names_sheet(words: Sequence[str]) -> bool:
 def _run(given: argparse.Namespace) -> int:
     """Run the conversion that the arguments ask for, and return its exit code."""
     options = _options(given)
+    if not options.dry_run:
+        sweep_scratch()
     console = Console(given.quiet, given.verbose, given.json, options.limit, options.watch)
     stop = threading.Event()
     try:
@@ -94,6 +90,7 @@ def _run(given: argparse.Namespace) -> int:
                 on_file=console.file,
                 on_total=console.total if console.shows_bar else None,
                 on_event=console.event,
+                on_notice=console.notice,
                 stop=stop,
             )
     finally:
@@ -124,13 +121,12 @@ def _signals(stop: threading.Event) -> Iterator[list[int]]:
 
 def _options(given: argparse.Namespace) -> Options:
     fields = {name: getattr(given, name) for name in Options.__dataclass_fields__ if hasattr(given, name)}
-    fields["workers"] = Workers.parse(given.workers)
-    return Options(**fields)
+    return with_settings(Options(), fields)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser, with its options in groups."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="h2a-batch",
         usage="%(prog)s [options] IN [IN ...] OUT",
         description="Turn folders of human face photos into anime faces with MindSpore Lite.",
@@ -171,12 +167,9 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         "takes the middle, stretch ignores proportions (default: the model's own, pad for anime-256)",
     )
     group.add_argument("--keep-metadata", action="store_true", help="copy the photo's EXIF block")
-    group.add_argument(
-        "--contact-sheet", type=Path, metavar="FILE", help="write before/after pages: .jpg, .png, .webp or .pdf"
-    )
+    group.add_argument("--contact-sheet", metavar="FILE", help="write before/after pages: .jpg, .png, .webp or .pdf")
     group.add_argument(
         "--report",
-        type=Path,
         metavar="FOLDER|FILE",
         help="write a page for the browser, before and after: an .html file, or report.html in a folder",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import subprocess
@@ -16,11 +15,12 @@ from pathlib import Path
 
 from PIL import features
 
-from h2a_batch.command.console import shown
-from h2a_batch.errors import EXIT_OK, EXIT_SOME_FAILED, H2AError
+from h2a_batch.command.console import Parser, forsake, print_error, put, shown
+from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, H2AError
 from h2a_batch.inference import cache_folder, find_model, identify, known_models, one_line
 from h2a_batch.machine import available_cores, available_memory
 from h2a_batch.photos import FORMATS, HEIF, READERS
+from h2a_batch.places import address
 from h2a_batch.version import __version__
 
 _EXTRAS = {"heif": ("pillow-heif",), "cloud": ("fsspec", "s3fs"), "ray": ("ray",)}  # packages that an extra installs
@@ -62,15 +62,23 @@ class Finding:
 
 def main(words: Sequence[str]) -> int:
     """Print the page and return the exit code: 0 if a conversion can work here, else 1."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="h2a-batch doctor", description="Tell what the program finds on this machine, for a report of a fault."
     )
-    parser.add_argument("out", nargs="?", type=Path, metavar="OUT", help="measure how fast this folder can be written")
+    parser.add_argument("out", nargs="?", metavar="OUT", help="measure how fast this folder can be written")
     given = parser.parse_args(words)
     wrong = False
-    for finding in examine(given.out):
-        wrong = wrong or finding.wrong
-        print(f"{finding.subject + ':':<12} {'WRONG: ' if finding.wrong else ''}{shown(finding.text)}", flush=True)
+    try:
+        for finding in examine(None if given.out is None else Path(str(address(given.out)))):
+            wrong = wrong or finding.wrong
+            put(f"{finding.subject + ':':<12} {'WRONG: ' if finding.wrong else ''}{shown(finding.text)}")
+    except H2AError as error:
+        print_error(sys.stderr, error, "h2a-batch doctor")
+        forsake(sys.stdout)
+        return error.exit_code
+    except BrokenPipeError:
+        forsake(sys.stdout)
+        return EXIT_INTERRUPTED
     return EXIT_SOME_FAILED if wrong else EXIT_OK
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from h2a_batch.command.console import print_error, shown
-from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, H2AError, UsageError
+from h2a_batch.command.console import Parser, forsake, print_error, print_lines, shown, unforeseen
+from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, H2AError, UsageError
 from h2a_batch.gallery import (
     LABELS,
     REPORT_SUFFIXES,
@@ -44,7 +44,7 @@ from h2a_batch.gallery import (
 )
 from h2a_batch.ledger import DONE, FAILED, NOBODY
 from h2a_batch.options import SHEET_SUFFIXES
-from h2a_batch.places import is_url
+from h2a_batch.places import address, is_url, sweep_scratch
 from h2a_batch.sources import LEDGER_FOLDER, check_inputs
 from h2a_batch.version import __version__
 
@@ -94,26 +94,23 @@ def main(arguments: Sequence[str] | None = None, name: str = "h2a-sheet") -> int
             stream.reconfigure(errors="backslashreplace")
     warnings.simplefilter("ignore")  # Pillow's remarks on odd files
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sweep_scratch()
     try:
         _run(given)
     except H2AError as error:
         print_error(sys.stderr, error, name)
         return error.exit_code
     except (KeyboardInterrupt, BrokenPipeError):
+        forsake(sys.stdout)
         return EXIT_INTERRUPTED
     except Exception as error:
-        if given.verbose:
-            raise
-        print_error(
-            sys.stderr, f"unexpected {type(error).__name__}: {error}; please report this, with -v's output", name
-        )
-        return EXIT_UNUSABLE
+        return unforeseen(error, given.verbose, name)
     return EXIT_OK
 
 
 def build_parser(name: str) -> argparse.ArgumentParser:
     """Return the parser, with its options in groups."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=name,
         usage="%(prog)s [options] IN [IN ...] OUT [OUT ...] FILE",
         description="Show what h2a-batch made of photos, before and after: on pages, or as a page for the browser.",
@@ -160,7 +157,7 @@ def _run(given: argparse.Namespace) -> None:
         facts = _of_shown(facts, job.photos())
     photos, count = facts[0].photos, facts[0].rows
     if not count:
-        print(f"{_NONE[job.only or DONE]}: nothing was written", file=sys.stderr)
+        print_lines(sys.stderr, f"{_NONE[job.only or DONE]}: nothing was written")
         return
     bar: tqdm[Any] = tqdm(total=count, unit=" pair", file=sys.stderr, disable=given.quiet or not sys.stderr.isatty())
     with bar:
@@ -171,11 +168,11 @@ def _run(given: argparse.Namespace) -> None:
     if not given.quiet:
         more = f" and {len(made) - 1} more page{'s' * (len(made) > 2)}" if len(made) > 1 else ""
         pairs = f", {count:,} pairs" if count > photos else ""
-        print(f"{shown(made[0])}{more}: {photos:,} photo{'s' * (photos != 1)}{pairs}", file=sys.stderr)
+        print_lines(sys.stderr, f"{shown(made[0])}{more}: {photos:,} photo{'s' * (photos != 1)}{pairs}")
         for page in stale_pages(job.file, len(made)):
-            print(f"{shown(page)} is left of an earlier sheet; delete it if it is not wanted", file=sys.stderr)
+            print_lines(sys.stderr, f"{shown(page)} is left of an earlier sheet; delete it if it is not wanted")
         if undrawn():
-            print(undrawn(), file=sys.stderr)
+            print_lines(sys.stderr, undrawn())
 
 
 def _of_shown(facts: Sequence[Facts], photos: Iterator[Sequence[Items]]) -> list[Facts]:
@@ -207,7 +204,7 @@ def _job(given: argparse.Namespace) -> _Job:
         raise UsageError(
             f"{urls[0]}: sheets are made of folders, and this is in an object store", "copy it to a folder"
         )
-    *paths, file = map(Path, given.paths)
+    *paths, file = (Path(str(address(text))) for text in given.paths)
     if given.limit is not None and given.limit < 1:
         raise UsageError(f"--limit {given.limit}: choose 1 or more")
     if file.suffix.lower() not in (*SHEET_SUFFIXES, *REPORT_SUFFIXES):
@@ -226,7 +223,7 @@ def _job(given: argparse.Namespace) -> _Job:
 
 def _sheet(sheet: Sheet, job: _Job, overwrite: bool, bar: tqdm[Any]) -> list[Path]:
     """Write the pages; first check that each of them can be written."""
-    check_writable(sheet.path)
+    check_writable(sheet.path, job.outs)
     grid = plan_sheet(sheet, job.rows())
     with ExitStack() as stack:
         ledgers = [stack.enter_context(open_ledger(out)) for out in job.outs]
@@ -243,7 +240,7 @@ def _report(job: _Job, facts: Sequence[Facts], look: Look, given: dict[str, obje
     """Write the page for the browser."""
     if unfit := sorted(set(given) - {"title"}):
         raise UsageError(f"--{unfit[0].replace('_', '-')}: this is for pages", f"leave it out for {job.file.name}")
-    check_report(job.file)
+    check_report(job.file, job.outs)
 
     def rows() -> Iterator[Items]:
         for row in job.rows():
@@ -252,9 +249,9 @@ def _report(job: _Job, facts: Sequence[Facts], look: Look, given: dict[str, obje
 
     title, words = look.title or title_of(job.inputs), [fact.words for fact in facts]
     if len(facts) == 1:
-        write_report(rows(), job.file, title=title, facts=words[0])
+        write_report(rows(), job.file, title=title, facts=words[0], outs=job.outs)
     else:
-        write_report(rows(), job.file, headings=column_names(facts), title=title, details=words)
+        write_report(rows(), job.file, headings=column_names(facts), title=title, details=words, outs=job.outs)
     return [job.file]
 
 

@@ -31,6 +31,7 @@ from urllib.parse import quote
 from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.gallery.pictures import Picture, Piece, Size, by_photo, draw, pieces
 from h2a_batch.gallery.results import Item, Items, Tally
+from h2a_batch.gallery.sheet import check_writable, top_of
 from h2a_batch.gallery.text.typeset import printable
 from h2a_batch.ledger import DONE, FAILED, NOBODY, PENDING
 from h2a_batch.machine import available_cores
@@ -65,16 +66,20 @@ class _Column:
         return f"{self.tally.states[state]:,}"
 
 
-def check_report(path: Path) -> None:
+def check_report(path: Path, outs: Iterable[Path] = ()) -> None:
     """Make the folder of a report, and check that the report replaces nothing but another report.
+
+    Args:
+        path: the report.
+        outs: as for `check_writable`.
 
     Raises:
         UsageError: the name is not that of a page, a file of other origin has it, or it cannot be written.
     """
     if path.suffix.lower() not in REPORT_SUFFIXES:
         raise UsageError(f"{path}: not the name of a page", "let it end in .html")
+    check_writable(Path(os.path.abspath(path)), outs, "report")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise UsageError(f"{path}: a folder has this name", "choose another name for the report")
         if path.is_file():
@@ -83,8 +88,6 @@ def check_report(path: Path) -> None:
                     raise UsageError(f"{path}: the file exists", "choose another name for the report")
     except OSError as error:
         raise UsageError(f"{path}: the report cannot be written ({error.strerror})") from error
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{path}: the report cannot be written (no permission)")
 
 
 def write_report(
@@ -95,6 +98,7 @@ def write_report(
     title: str = "Before and after",
     facts: Mapping[str, str] | None = None,
     details: Sequence[Mapping[str, str]] = (),
+    outs: Sequence[Path] = (),
 ) -> None:
     """Write results as one HTML page, whole or not at all, at constant memory.
 
@@ -107,13 +111,14 @@ def write_report(
         title: the title of the page.
         facts: what else the top of the page says, in this order: ``{"Model": "anime-256", ...}``.
         details: the same for each of several columns, for the table that compares them.
+        outs: as for `check_writable`.
 
     Raises:
         UsageError: as `check_report`.
         StorageError: the page cannot be written; an earlier page is still there.
         ValueError: a row lacks an item, or ``details`` an entry, for a heading.
     """
-    check_report(path)
+    check_report(path, outs)
     columns = [
         _Column(heading, known) for heading, known in zip(headings, details or [{}] * len(headings), strict=True)
     ]
@@ -123,7 +128,7 @@ def write_report(
         with tempfile.TemporaryFile(dir=place) as index, tempfile.TemporaryFile(dir=place) as chunks:
             with closing(_prepared(rows, place, columns)) as pairs:
                 _spool(pairs, index, chunks)
-            with replacing(path) as page:
+            with replacing(path, top_of(path, outs)) as page:
                 _assemble(page, index, chunks, _texts(title, facts or {}, columns))
     except OSError as error:
         raise StorageError(

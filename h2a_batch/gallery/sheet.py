@@ -18,7 +18,7 @@ from h2a_batch.gallery.pdf import PdfWriter
 from h2a_batch.gallery.pictures import pieces
 from h2a_batch.gallery.results import Items
 from h2a_batch.photos import extent_of
-from h2a_batch.places import replacing
+from h2a_batch.places import in_its_place, replacing, sweep
 
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 _LONGEST = {"JPEG": 65_000, "WEBP": 16_383, "PNG": 65_000}  # pixels of a side
@@ -30,18 +30,33 @@ _SOFTWARE = 0x0131
 _PDF_MARK, _PDF_MARK_WITHIN = b"/Producer (h2a-batch)", 1 << 16  # bytes; a title comes before it
 
 
-def check_writable(path: Path) -> None:
-    """Make the folder of a contact sheet, and check that it can be written.
+def top_of(path: Path, outs: Iterable[Path]) -> Path:
+    """Return the OUT that a page lies in, below which no link is followed; the page's own folder if it lies in none."""
+    real = {os.path.realpath(out) for out in outs}
+    inside = [level for level in path.parents if os.path.realpath(level) in real]
+    return inside[-1] if inside else path.parent
+
+
+def check_writable(path: Path, outs: Iterable[Path] = (), kind: str = "contact sheet") -> None:
+    """Make the folder of a page, check that it can be written, and remove what killed processes left there.
+
+    Args:
+        path: the page, from the root.
+        outs: the OUTs: below these no link is followed.
+        kind: what the page is, for messages.
 
     Raises:
-        UsageError: the folder cannot be made or written.
+        UsageError: the folder cannot be made or written, or a link is in its place.
     """
+    if what := in_its_place(path.parent, top_of(path, outs)):
+        raise UsageError(f"{path}: {what}", "remove it or choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{path}: the contact sheet cannot be written ({error.strerror})") from error
+        raise UsageError(f"{path}: the {kind} cannot be written ({error.strerror})") from error
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{path}: the contact sheet cannot be written (no permission)")
+        raise UsageError(f"{path}: the {kind} cannot be written (no permission)")
+    sweep(path.parent)
 
 
 def is_sheet(path: Path) -> bool:
@@ -133,9 +148,10 @@ def write_sheet(sheet: Sheet, grid: Grid, rows: Iterable[Items]) -> Iterator[tup
         if _is_pdf(sheet):
             yield from _write_pdf(sheet, drawn)
             return
+        top = top_of(sheet.path, (facts.out for facts in sheet.facts))
         for number, page in enumerate(drawn, 1):
             path = page_path(sheet.path, number)
-            with replacing(path) as file:
+            with replacing(path, top) as file:
                 page.image.save(file, _FORMATS[path.suffix.lower()], quality=90, exif=_marked())
             yield path, page.rows
     except OSError as error:
@@ -146,7 +162,7 @@ def write_sheet(sheet: Sheet, grid: Grid, rows: Iterable[Items]) -> Iterator[tup
 
 def _write_pdf(sheet: Sheet, pages: Iterator[Page]) -> Iterator[tuple[Path | None, int]]:
     """Write a sheet as one PDF; yield its path last, after the pages."""
-    with replacing(sheet.path) as file:
+    with replacing(sheet.path, top_of(sheet.path, (facts.out for facts in sheet.facts))) as file:
         pdf = PdfWriter(file, sheet.heading or sheet.title)
         for page in pages:
             data = BytesIO()

@@ -15,13 +15,12 @@ import re
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from h2a_batch.places import replacing, sha256_of
+from h2a_batch.places import Scratch, replacing, sha256_of
 
 _SMALL = 1 << 20  # bytes; a smaller model loads in no time as it is
 _KEPT = 16  # optimised models that the cache keeps
@@ -110,7 +109,7 @@ def _find(stem: str) -> Path | None:
 
 def _make(stem: str, model: bytes) -> Path:
     """Convert a model, keep the result in the cache, and drop the least recently used files beyond `_KEPT`."""
-    with tempfile.TemporaryDirectory(prefix="h2a-batch-") as work:
+    with Scratch() as work:
         source = Path(work, "model.mindir")
         target = Path(work, "made.mindir")
         source.write_bytes(model)

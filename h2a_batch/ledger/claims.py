@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.ledger.records import KEPT, Task
-from h2a_batch.ledger.status import has_natural_name, is_foreign, portraits_of
+from h2a_batch.ledger.status import has_natural_name, is_foreign, plain_of, portraits_of
 from h2a_batch.places import Address, at
 from h2a_batch.sources import Source, numbered, variants
 
@@ -75,11 +75,17 @@ def claim_faces(
 def _names(ledger: Ledger, source: Source) -> Iterator[str]:
     """Yield the names that the output of a photo may have; the first one is its present name, where it has one."""
     row = ledger.row(source.real)
-    if row is not None and row.output is not None and has_natural_name(source, row):
+    if row is not None and row.output is not None and has_natural_name(source, row) and _may_have(source, row.output):
         yield row.output
     folder, wanted = os.path.split(source.output)
     for name in variants(wanted):
         yield os.path.join(folder, name)
+
+
+def _may_have(source: Source, name: str) -> bool:
+    """Tell whether a photo's output may have a name, whatever a ledger says that may be a stranger's."""
+    own = (source.output, *source.also)
+    return name in own or plain_of(name) in own
 
 
 def _is_anothers(ledger: Ledger, source: Source, name: str, originals: Sequence[str]) -> bool:

@@ -10,13 +10,14 @@ import os
 import re
 import shutil
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from h2a_batch.errors import LedgerError, StorageError
+from h2a_batch.ledger.strangers import Reading, check_files, check_schema, guard
+from h2a_batch.places import Scratch
 
 VERSION = 1
 _SCHEMA = """
@@ -66,6 +67,9 @@ CREATE TABLE IF NOT EXISTS disposals (  -- what is still to be done with photos 
 ) WITHOUT ROWID""",
 )
 
+_ADVICE = "check its permissions, the disk and its free space"
+_FIRST = ("settings", "files", "outputs", "sheets")  # the tables of every version
+
 
 class Database:
     """The statements of a ledger; threads may share it.
@@ -84,6 +88,7 @@ class Database:
 
     def __init__(self, db: sqlite3.Connection, folder: Path, lock: threading.RLock) -> None:
         self._db, self._folder, self._lock = db, folder, lock
+        self.reading = Reading(folder)  # for what callers read
 
     def execute(self, query: str, *values: object) -> None:
         """Run one statement."""
@@ -135,32 +140,49 @@ def _casts(query: str) -> tuple[bool, ...]:
     return tuple(place != "?" for place in re.findall(r"CAST\(\? AS TEXT\)|\?", query))
 
 
-def connect(path: Path, read_only: bool) -> sqlite3.Connection:
+def connect(path: Path, read_only: bool, top: Path) -> sqlite3.Connection:
     """Open a database; make it if it is new, and bring it up to date if it is old.
 
     Args:
         path: the database file.
         read_only: whether to work on a copy that nobody sees.
+        top: as for `check_files`.
 
     Raises:
-        LedgerError: the database is damaged, or a newer version made it.
+        LedgerError: the database is damaged, a newer version made it, or it is none that this program makes.
         StorageError: the database cannot be read or written.
     """
-    try:
-        db = sqlite3.connect("" if read_only else path, check_same_thread=False)  # "" is a file that nobody sees
-        if read_only and path.exists():
-            _copy(path, db)
-        db.text_factory = os.fsdecode  # names that are not UTF-8 come back as they were
-        known = db.execute("PRAGMA user_version").fetchone()[0]
-        if known > VERSION:
-            raise LedgerError(f"{path}: made by a newer h2a-batch", "update this one, or choose another OUT")
-        if known == 0:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-        for statement in _LATER:
-            db.execute(statement)
+    with contextlib.ExitStack() as stack:
+        try:
+            check_files(path, top)
+            db = sqlite3.connect("" if read_only else path, check_same_thread=False)  # "" is a file that nobody sees
+            stack.callback(db.close)
+            if read_only and path.exists():
+                _copy(path, db)
+            _prepare(db, path)
+        except sqlite3.DatabaseError as error:
+            raise _explained(error, path) from error
+        except OSError as error:
+            what = f"{path}: the ledger cannot be used ({error.strerror or error})"
+            raise StorageError(what, _ADVICE) from error
+        stack.pop_all()
         return db
-    except sqlite3.DatabaseError as error:
-        raise _explained(error, path) from error
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Check the tables of a database, and make those that it lacks; raise as `connect` does."""
+    guard(db)
+    db.text_factory = os.fsdecode  # names that are not UTF-8 come back as they were
+    known = db.execute("PRAGMA user_version").fetchone()[0]
+    if known > VERSION:
+        raise LedgerError(f"{path}: made by a newer h2a-batch", "update this one, or choose another OUT")
+    is_made = check_schema(db, path, ";".join((_SCHEMA, *_LATER)), _FIRST)
+    if is_made != (known == VERSION):
+        raise LedgerError(f"{path}: not a ledger of h2a-batch", "move it away, or choose another OUT")
+    if not is_made:
+        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+    for statement in _LATER:
+        db.execute(statement)
 
 
 def _copy(path: Path, db: sqlite3.Connection) -> None:
@@ -170,7 +192,7 @@ def _copy(path: Path, db: sqlite3.Connection) -> None:
         with contextlib.closing(sqlite3.connect(source, uri=True)) as original:
             original.backup(db)
             return
-    with tempfile.TemporaryDirectory() as folder:
+    with Scratch() as folder:
         for file in (path, path.with_name(f"{path.name}-journal")):
             if file.exists():
                 shutil.copyfile(file, Path(folder, file.name))
@@ -198,8 +220,7 @@ def storage(folder: Path) -> Iterator[None]:
 
 def _explained(error: sqlite3.DatabaseError, path: Path) -> StorageError | LedgerError:
     if isinstance(error, sqlite3.OperationalError):  # full disk, no permission, volume gone
-        advice = "check its permissions, the disk and its free space"
-        return StorageError(f"{path}: the ledger cannot be used ({error})", advice)
+        return StorageError(f"{path}: the ledger cannot be used ({error})", _ADVICE)
     return LedgerError(
         f"{path}: the ledger is damaged ({error})", "move it away: outputs stay, and --overwrite makes them anew"
     )

@@ -43,13 +43,13 @@ class Disposals:
     def of(self, source: str) -> Entry | None:
         """Return the entry of a photo; None where it has none."""
         found = self._db.one("SELECT * FROM disposals WHERE source = CAST(? AS TEXT)", source)
-        return _entry(found) if found else None
+        return self._entry(found) if found else None
 
     def all(self) -> list[Entry]:
         """Return all entries."""
-        return [_entry(values) for values in self._db.select("SELECT * FROM disposals")]
+        return [self._entry(values) for values in self._db.select("SELECT * FROM disposals")]
 
-
-def _entry(values: Sequence[object]) -> Entry:
-    source, state, target, device = map(str, values)
-    return Entry(source, state, target, int(device))
+    def _entry(self, values: Sequence[object]) -> Entry:
+        source, state, target, device = values
+        read = self._db.reading
+        return Entry(read.identity(source), read.text(state), read.identity(target), read.integer(device))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from h2a_batch.ledger.mirror import Mirror, state_folder
-from h2a_batch.places import Address, at, remove_temporaries
+from h2a_batch.places import Address, at, remove_temporaries, sweep
 from h2a_batch.sources import LEDGER_FOLDER
 
 
@@ -93,7 +93,8 @@ class Disk:
         pass
 
     def clean(self, names: Iterable[str]) -> None:
-        remove_temporaries(self.out / name for name in names)
+        remove_temporaries((self.out / name for name in names), self.out)
+        sweep(self.out)  # of a sheet or report
 
     def check(self) -> None:
         pass

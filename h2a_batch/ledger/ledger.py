@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import sqlite3
 import threading
@@ -25,10 +24,11 @@ from h2a_batch.ledger.disposals import Disposals
 from h2a_batch.ledger.holding import holding_of, ledger_folder
 from h2a_batch.ledger.records import KEPT, NOBODY, FaceRow, Made, Output, Row, Task
 from h2a_batch.photos import Frame
-from h2a_batch.places import Address, at, hold, replacing
+from h2a_batch.places import Address, at, hold, remove_own, replacing, sweep
 from h2a_batch.sources import Source
 
 _BATCH_SECONDS = 0.5  # the results of this time may be lost by a kill: the next run makes them again
+_PROBE = "probe"  # a file in the ledger's folder
 _PROBE_BYTES = 1 << 18  # a test of whether a full disk has room again; larger than most outputs
 
 
@@ -57,14 +57,16 @@ class Ledger:
         self.out = out
         self.real_out = at(out).real
         self.folder = ledger_folder(out)
+        self.top = at(out).path or self.folder  # no link below is followed
         self.key = settings_key(settings)
         self.read_only = read_only
         self._lock = threading.RLock()
-        self._guard = None if read_only else hold(self.folder, out)
+        self._guard = None if read_only else hold(self.folder, out, self.top)
         self._committed = time.monotonic()
         self._holding = holding_of(out, self.folder, read_only)
         try:
-            connection = connect(self._holding.begin(), read_only)
+            path = self._holding.begin()
+            connection = connect(path, read_only, self.top if path.parent == self.folder else path.parent)
             self._db = Database(connection, self.folder, self._lock)
             self.disposals = Disposals(self._db)
             self._db.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", self.key, settings)
@@ -94,12 +96,12 @@ class Ledger:
     def row(self, source: str) -> Row | None:
         """Return what is known of a photo, by its real path; None where nothing is."""
         values: Any = self._db.one(f"SELECT {_ROW} FROM files WHERE source = CAST(? AS TEXT)", source)
-        return Row(*values) if values else None
+        return self._db.reading.row(values) if values else None
 
     def made(self, name: str) -> Made | None:
         """Return what is known of a file in OUT, by its name relative to OUT; None where nothing is."""
         values: Any = self._db.one(f"SELECT {_MADE} FROM outputs WHERE name = CAST(? AS TEXT)", name)
-        return Made(*values) if values else None
+        return self._db.reading.made(values) if values else None
 
     def start(self, source: Source, name: str) -> Task:
         """Record that a photo's output of this name is about to be made, and return the task."""
@@ -168,7 +170,7 @@ class Ledger:
             " WHERE faces.source = CAST(? AS TEXT) ORDER BY number"
         )
         rows: Any = self._db.select(query, source)
-        return [FaceRow(Frame(*row[:4]), Output(row[4], row[5] or 0) if row[4] else None) for row in rows]
+        return [self._db.reading.face(values) for values in rows]
 
     def rename(self, source: str, new: str) -> None:
         """Move the record of a photo to its new path."""
@@ -280,9 +282,9 @@ class Ledger:
             StorageError: as `check_place`.
         """
         self.check_place()
-        probe = self.folder / "probe"
+        probe = self.folder / _PROBE
         try:
-            with self._lock, replacing(probe) as file:
+            with self._lock, replacing(probe, self.top) as file:
                 self._db.rollback()
                 file.write(bytes(_PROBE_BYTES))
             probe.unlink()
@@ -294,9 +296,14 @@ class Ledger:
     def rows(self, size: int | None = None) -> Iterator[Row]:
         """Yield all photos on record, or those of `size` bytes, in the order of their paths."""
         which, sizes = ("", ()) if size is None else ("WHERE size = ?", (size,))
+        before = b""
         values: Any
         for values in self._db.each(f"SELECT {_ROW} FROM files {which} ORDER BY source", *sizes):
-            yield Row(*values)
+            row = self._db.reading.row(values)
+            if (place := os.fsencode(row.source)) < before:  # a made-up tree of pages may never end
+                raise LedgerError(f"{self.folder}: the ledger is damaged (its photos are out of order)", "move it away")
+            before = place
+            yield row
 
     def rows_of_size(self, size: int) -> Iterator[Row]:
         """Yield the photos of `size` bytes; for a private copy, which gets an index for this."""
@@ -321,12 +328,14 @@ class Ledger:
     def settings(self, key: str) -> dict[str, Any]:
         """Return the settings of a key, as `Options.settings` writes them; empty where the key is unknown."""
         found = self._db.one("SELECT json FROM settings WHERE key = ?", key)
-        return dict(json.loads(str(found[0]))) if found else {}
+        return self._db.reading.settings(found[0]) if found else {}
 
     def clean(self) -> None:
-        """Remove the temporary files that a killed run left behind; call it before the first `start`."""
+        """Remove the temporary files that a killed run left in OUT; call it before the first `start`."""
         query = "SELECT name FROM outputs JOIN files USING (source) WHERE outputs.size IS NULL AND state = 'started'"
-        self._holding.clean(str(name) for (name,) in self._db.select(query))
+        self._holding.clean(map(self._db.reading.name, (name for (name,) in self._db.select(query))))
+        sweep(self.folder)
+        remove_own(self.folder, [_PROBE], self.top)
 
     def together(self) -> contextlib.AbstractContextManager[object]:
         """Return a context in which no other thread writes or commits."""
@@ -337,7 +346,7 @@ class Ledger:
         unused = "source = CAST(? AS TEXT) AND size IS NULL"
         self._db.execute(f"UPDATE outputs SET size = before, before = NULL WHERE {unused}", source)
         for (name,) in self._db.select(f"SELECT name FROM outputs WHERE {unused}", source):
-            size = self.size(str(name))
+            size = self.size(self._db.reading.name(name))
             if size is not None:  # nothing had this name when it was claimed: a killed run made the file
                 self._db.execute("UPDATE outputs SET size = ? WHERE name = CAST(? AS TEXT)", size, name)
             else:

@@ -15,7 +15,6 @@ import json
 import os
 import socket
 import sqlite3
-import tempfile
 import threading
 import time
 import uuid
@@ -29,6 +28,7 @@ from h2a_batch.errors import BusyError, StorageError, UsageError
 from h2a_batch.places import (
     Item,
     Remote,
+    Scratch,
     check_reachable,
     delete,
     download,
@@ -74,7 +74,7 @@ class Mirror:
         self._known = folder / "copied"
         self._run = folder / "run"
         self._lost = 0.0  # since when there may be objects that a lost ledger knew
-        self._borrowed: tempfile.TemporaryDirectory[str] | None = None  # a copy of the ledger, to read from
+        self._borrowed: Scratch | None = None  # a copy of the ledger, to read from
         self._fields: dict[str, Any] = {}  # of the mark
         self._was_marked = False  # a run before this one left a mark
         self._taken = ""  # why this run has to end
@@ -96,7 +96,7 @@ class Mirror:
         try:
             found = find(self._mark)
             copy = find(self._ledger)
-            mark: dict[str, Any] = json.loads(get(self._mark)) if found else {}
+            mark = _mark_of(get(self._mark)) if found else {}
             own = found is not None and mark.get("run") == _text(self._run) and self._here.exists()
             if found and not own:
                 self._check_ended(mark, max(found.modified, copy.modified if copy else 0.0))
@@ -227,7 +227,7 @@ class Mirror:
         """Return the newer of the ledgers here and in OUT; forget the one here if OUT's was deleted."""
         known = _text(self._known)
         if self._read_only and copy and known != str(copy.stamp):
-            self._borrowed = tempfile.TemporaryDirectory(prefix="h2a-")
+            self._borrowed = Scratch()
             path = Path(self._borrowed.name, "ledger.sqlite")
             download(self._ledger, path)
             return path
@@ -262,7 +262,7 @@ class Mirror:
     def _sign(self) -> None:
         """Give a sign of life, unless another run has taken OUT."""
         try:
-            mark = json.loads(get(self._mark))
+            mark = _mark_of(get(self._mark))
         except FileNotFoundError:
             mark = {}
         if mark.get("run") == self._fields["run"]:
@@ -353,3 +353,14 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def _mark_of(data: bytes) -> dict[str, Any]:
+    """Return the fields of a mark; raise ValueError where no run of this program left it."""
+    try:
+        fields = json.loads(data)
+    except RecursionError:
+        fields = None
+    if isinstance(fields, dict) and all(isinstance(fields.get(name, 0), (int, float)) for name in ("since", "lost")):
+        return fields
+    raise ValueError(f"{LEDGER_FOLDER}/running.json is not of h2a-batch")

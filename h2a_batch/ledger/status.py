@@ -70,17 +70,18 @@ def portraits_of(ledger: Ledger, source: str) -> list[Output]:
 
 
 def holds(ledger: Ledger, output: Output) -> bool:
-    """Tell whether an output is there, as it was made or as somebody edited it, and not cut short."""
+    """Tell whether an output is there, as it was made or as somebody edited it, not cut short, and no link."""
     size = ledger.size(output.name)
-    path = ledger.out / output.name
-    return size == output.size or (size is not None and at(path).is_file() and is_foreign(ledger, output.name))
+    if size is None or not at(ledger.out / output.name).is_plain(ledger.out):
+        return False
+    return size == output.size or is_foreign(ledger, output.name)
 
 
 def is_foreign(ledger: Ledger, name: str) -> bool:
     """Tell whether a file in OUT has this name and is edited, or made by nobody we know."""
     made = ledger.made(name)
     size = ledger.size(name)
-    return size is not None and (made is None or made.size == KEPT or _is_edited(made, ledger.out / name, size))
+    return size is not None and (made is None or made.size == KEPT or _is_edited(ledger, made, size))
 
 
 def _why_not_current(ledger: Ledger, source: Source, row: Row, settings: str | None, look: bool) -> str:
@@ -113,9 +114,14 @@ def _edited(ledger: Ledger, source: Source, row: Row, settings: str | None) -> A
 
 def has_natural_name(source: Source, row: Row) -> bool:
     """Tell whether an output has the name that it would get now, or if a namesake had not come or gone since."""
-    stem, dot = os.path.splitext(row.natural)
-    plain = f"{_NUMBER.sub('', stem)}{dot}"  # it may have been the second of two with one name
-    return row.natural == source.output or row.natural in source.also or plain in source.also
+    # it may have been the second of two with one name
+    return row.natural == source.output or row.natural in source.also or plain_of(row.natural) in source.also
+
+
+def plain_of(name: str) -> str:
+    """Return a name without the number that `names.variants` gave it."""
+    stem, dot = os.path.splitext(name)
+    return f"{_NUMBER.sub('', stem)}{dot}"
 
 
 def _moved_here(ledger: Ledger, source: Source) -> Row | None:
@@ -144,12 +150,15 @@ def _namesakes(ledger: Ledger, source: Source) -> list[Row]:
     return [row for row in rows if stem_of(os.path.basename(row.source)) == stem]
 
 
-def _is_edited(made: Made, path: Address, size: int) -> bool:
+def _is_edited(ledger: Ledger, made: Made, size: int) -> bool:
     """Tell whether somebody edited an output: its size is not the recorded one, and yet it is whole, not cut short."""
+    path = ledger.out / made.name
     place = at(path)
     if not place.is_file():
         return True
-    return made.size is not None and made.size != size and (place.whole or is_complete(path))
+    if made.size in (None, size):
+        return False
+    return place.whole or (place.is_plain(ledger.out) and is_complete(path))
 
 
 @lru_cache(maxsize=64)

@@ -4,8 +4,17 @@ An `Address` names where bytes lie; `at` gives the `Place` of one, which knows h
 """
 
 from h2a_batch.places.address import Address, AnyAddress, Remote, address, is_url
-from h2a_batch.places.files import digest_of, hold, remove_temporaries, replacing, temporary_path, write_apart
-from h2a_batch.places.handles import LINKED, AnyPath, folder_at, listed, open_file, open_in
+from h2a_batch.places.files import (
+    digest_of,
+    hold,
+    remove_own,
+    remove_temporaries,
+    replacing,
+    sweep,
+    temporary_path,
+    write_apart,
+)
+from h2a_batch.places.handles import LINKED, AnyPath, folder_at, in_its_place, is_plain, listed, open_file, open_in
 from h2a_batch.places.objects import (
     Item,
     Level,
@@ -22,6 +31,7 @@ from h2a_batch.places.objects import (
     upload,
 )
 from h2a_batch.places.place import Place, absolute, at, sha256_of
+from h2a_batch.places.scratch import Scratch, sweep_scratch
 
 __all__ = [
     "LINKED",
@@ -32,6 +42,7 @@ __all__ = [
     "Level",
     "Place",
     "Remote",
+    "Scratch",
     "absolute",
     "address",
     "at",
@@ -44,7 +55,9 @@ __all__ = [
     "get",
     "has_any",
     "hold",
+    "in_its_place",
     "is_own",
+    "is_plain",
     "is_url",
     "levels",
     "listed",
@@ -52,9 +65,12 @@ __all__ = [
     "open_file",
     "open_in",
     "put",
+    "remove_own",
     "remove_temporaries",
     "replacing",
     "sha256_of",
+    "sweep",
+    "sweep_scratch",
     "temporary_path",
     "upload",
     "write_apart",

@@ -87,14 +87,14 @@ def address(text: str | os.PathLike[str], endpoint: str = "") -> Address:
         endpoint: the address of the store; by default the one of the environment (``AWS_ENDPOINT_URL_S3``).
 
     Raises:
-        UsageError: the URL names no bucket, or the client of such a store is missing.
+        UsageError: the text is empty, the URL names no bucket, or the client of such a store is missing.
     """
     if isinstance(text, os.PathLike) or not is_url(text):
-        return Path(text)
+        return _path(os.fspath(text))
     protocol, _, rest = text.partition("://")
     protocol = protocol.lower()
     if protocol in ("file", "local"):
-        return Path(rest)
+        return _path(rest)
     if not rest.strip("/") or rest.startswith("/"):
         raise UsageError(f"{text}: names no bucket", f"write {protocol}://BUCKET/FOLDER")
     if protocol in S3:
@@ -104,3 +104,12 @@ def address(text: str | os.PathLike[str], endpoint: str = "") -> Address:
     if not isinstance(names, str) and protocol in names:  # an object has one name, whatever people call its protocol
         protocol = names[0]
     return Remote(f"{protocol}://{rest.rstrip('/')}", endpoint)
+
+
+def _path(text: str) -> Path:
+    """Return a path; raise UsageError where no file can have it, or where it would stand for the current folder."""
+    if not text:  # as of a shell variable that is not set
+        raise UsageError("an empty name", "write . for the current folder")
+    if "\0" in text:
+        raise UsageError(f"{text}: no file has a zero byte in its name", "name another")
+    return Path(text)

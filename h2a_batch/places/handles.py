@@ -90,3 +90,24 @@ def open_in(folder: int, name: str) -> BinaryIO:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is not a regular file")
     return open(descriptor, "rb")
+
+
+def is_plain(folder: int, name: str) -> bool:
+    """Tell whether a name in the folder of a handle is free, or that of a regular file which has no other name."""
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(status.st_mode) and status.st_nlink <= 1
+
+
+def in_its_place(folder: AnyPath, top: AnyPath) -> str:
+    """Say what is in the place of a folder, or of one between it and `top`; an empty text where all are folders."""
+    path = Path(top)
+    for name in Path(folder).relative_to(path).parts:
+        path /= name
+        with contextlib.suppress(OSError):
+            mode = os.lstat(path).st_mode
+            if not stat.S_ISDIR(mode):
+                return f"{'a link' if stat.S_ISLNK(mode) else 'a file'} is in the place of folder {path}"
+    return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import BinaryIO
 
 from h2a_batch.errors import PhotoError, StorageError, UsageError
 from h2a_batch.places.address import Address, Stat
-from h2a_batch.places.files import replacing, temporary_path
+from h2a_batch.places.files import remove_own, replacing, temporary_path
+from h2a_batch.places.handles import LINKED, folder_at, in_its_place
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
 
@@ -72,12 +72,22 @@ class Local:
     def fetch(self) -> Path:
         return self.path
 
-    def write(self, data: bytes) -> None:
+    def is_plain(self, top: Address) -> bool:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as file:
+            with folder_at(self.path.parent, Path(str(top))) as folder:
+                return S_ISREG(os.stat(self.path.name, dir_fd=folder, follow_symlinks=False).st_mode)
+        except (OSError, ValueError):
+            return False
+
+    def write(self, data: bytes, top: Address | None = None) -> None:
+        base = self.path.parent if top is None else Path(str(top))
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path, base) as file:
                 file.write(data)
         except OSError as error:
+            if error.errno in LINKED and (what := in_its_place(self.path.parent, base)):
+                raise PhotoError("output", what, "remove it or choose another OUT") from error
             what = f"{self.path}: cannot be written ({error.strerror or error})"
             if error.errno in _FULL:
                 raise StorageError(what, "free space there and run again: it goes on from here") from error
@@ -86,9 +96,8 @@ class Local:
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
 
-    def remove_unfinished(self, writer: str) -> None:
-        with contextlib.suppress(OSError):
-            temporary_path(self.path, writer).unlink()
+    def remove_unfinished(self, writer: str, top: Address) -> None:
+        remove_own(self.path.parent, [temporary_path(self.path, writer).name], Path(str(top)))
 
     def names_below(self, folder: Address) -> set[str]:
         out = str(folder)

@@ -82,8 +82,15 @@ class Place(Protocol):
             StorageError: the store can no longer be reached.
         """
 
-    def write(self, data: bytes) -> None:
+    def is_plain(self, top: Address) -> bool:
+        """Tell whether this is a file that no link leads to from `top`, a folder that contains it."""
+
+    def write(self, data: bytes, top: Address | None = None) -> None:
         """Write a file, whole or not at all; make its folder if it is missing.
+
+        Args:
+            data: the bytes.
+            top: a folder that contains the file: no link below is followed; by default the file's own folder.
 
         Raises:
             StorageError: the volume is full, or the volume or store went away.
@@ -97,8 +104,8 @@ class Place(Protocol):
             OSError: the file cannot be removed.
         """
 
-    def remove_unfinished(self, writer: str) -> None:
-        """Remove the temporary file that a process which died left for this file; see `write_apart`."""
+    def remove_unfinished(self, writer: str, top: Address) -> None:
+        """Remove the temporary file that a process which died left for this file; see `write_apart`, and `write`."""
 
     def names_below(self, folder: Address) -> set[str]:
         """Return the names of a file relative to a folder; a link has its own name and the name of its target."""

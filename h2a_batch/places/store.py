@@ -79,7 +79,10 @@ class Store:
             what = f"the object cannot be read: {error.strerror}"
             raise PhotoError("unreadable", what, "check its permissions") from error
 
-    def write(self, data: bytes) -> None:
+    def is_plain(self, top: Address) -> bool:
+        return True
+
+    def write(self, data: bytes, top: Address | None = None) -> None:
         try:
             put(self.remote, data)
         except OSError as error:
@@ -91,7 +94,7 @@ class Store:
     def remove(self) -> None:
         delete(self.remote)
 
-    def remove_unfinished(self, writer: str) -> None:
+    def remove_unfinished(self, writer: str, top: Address) -> None:
         """Do nothing: a store writes an object in one go."""
 
     def names_below(self, folder: Address) -> set[str]:

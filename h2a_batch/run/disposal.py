@@ -14,13 +14,14 @@ import os
 import stat
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from h2a_batch.errors import PhotoError, UsageError
 from h2a_batch.events import Event
 from h2a_batch.ledger import DELETED, Entry, Ledger, Row, Task
 from h2a_batch.options import Options
-from h2a_batch.places import Address, at, sha256_of, temporary_path
+from h2a_batch.places import Address, at, remove_own, sha256_of, temporary_path
 from h2a_batch.run.aside import Aside, restore, set_aside, unlinked
 from h2a_batch.sources import Source, variants
 
@@ -49,6 +50,7 @@ class Disposal:
         self._archive, self._failures = options.archive, options.failures
         self._delete = options.on_success == "delete"
         self._planned: list[str] = []
+        self._converted: set[str] = set()  # photos that this run gave an entry: nobody else wrote it
         self.refused: set[str] = set()  # the system refuses to move or delete these photos; each is reported once
         if self._archive or self._failures or self._delete:
             ledger.survive_power_cuts()
@@ -67,10 +69,10 @@ class Disposal:
             return
         if not stat.S_ISREG(status.st_mode) or not self._is_within(real):
             return
-        wanted = folder and folder / os.path.dirname(task.source.output) / os.path.basename(real)
-        target = str(self._free(wanted)) if wanted else ""
+        target = str(self._free(self._place_of(task.source, folder))) if folder else ""
         self._on_record.add(Entry(real, "done" if error is None else "failed", target, status.st_dev))
         self._planned.append(real)
+        self._converted.add(real)
 
     def carry_out(self) -> None:
         """Do what was planned; the ledger must be committed."""
@@ -92,24 +94,50 @@ class Disposal:
         if not (self._archive or self._delete or self._failures):
             return
         for entry in [self._on_record.of(source.real)] if source else self._on_record.all():
-            rule = self._failures if entry and entry.state == "failed" else self._archive or self._delete
-            if entry and rule and bool(entry.target) == (rule is not True):
+            if source and entry and entry.target and self._archive and not _lies_in(entry.target, str(self._archive)):
+                entry = replace(entry, target=str(self._free(self._place_of(source, self._archive))))
+                self._on_record.add(entry)  # the last run had another folder for it
+            if entry and self._may_act(entry, self._ledger.row(entry.source)):
                 self._planned.append(entry.source)
 
     def recover(self) -> None:
-        """Tidy up after a killed run: free the places of photos that it moved or deleted."""
+        """Tidy up after a killed run: free the places of photos that it moved or deleted.
+
+        Where an entry may not be acted on, this changes nothing but the ledger.
+        """
         for entry in self._on_record.all():
             if self._is_within(entry.source):
                 restore(entry.source)
             row = self._ledger.row(entry.source)
-            if row is not None and entry.target:
+            may_act = self._may_act(entry, row)
+            if row is not None and entry.target and may_act and _is_still(entry.source, row):
                 _clear(Path(entry.target), row)
             gone = not os.path.lexists(entry.source)
-            if row is None or gone or (entry.target and _is_at(entry.target, row)):
+            if row is None or gone or (entry.target and may_act and _is_at(entry.target, row)):
                 self._try(entry)
+            elif entry.target and not _is_still(entry.source, row) and _is_at(entry.target, row):
+                self._leave_place(entry, entry.target)  # it was moved, and another file came later
             elif not entry.target and not _is_at(entry.source, row):
                 self._leave_place(entry, "")  # it was deleted, and another file came later: nothing says otherwise
         self._ledger.commit()
+
+    def _may_act(self, entry: Entry, row: Row | None) -> bool:
+        """Tell whether to move or delete a photo because of an entry: anybody may have written the ledger.
+
+        This run made the entry, or all of this holds: the run was asked for the same, the photo lies in IN, the
+        target lies in the folder that the run was given, and the record has the hash that the photo is compared with.
+        """
+        base = self._failures if entry.state == "failed" else self._archive
+        asked = base is not None if entry.target else entry.state == "done" and self._delete
+        if not asked or (entry.target and not _lies_in(entry.target, str(base))):
+            return False
+        if entry.source in self._converted:
+            return True
+        if row is None or row.state != entry.state or row.sha256 is None:
+            return False
+        folder, name = os.path.split(entry.source)  # both from the root, without detours and links
+        is_real = os.path.realpath(folder) == folder and name not in ("", os.curdir, os.pardir)
+        return is_real and self._is_within(entry.source)
 
     def retry(self) -> None:
         """Try the refused photos again, as long as the target has room."""
@@ -126,6 +154,10 @@ class Disposal:
         Returns:
             the error number of the refusal; 0 where there is none.
         """
+        row = self._ledger.row(entry.source)
+        is_due = row is not None and row.state == entry.state and os.path.lexists(entry.source)
+        if is_due and not self._may_act(entry, row):
+            return 0
         number = 0
         try:
             event = self._finish(entry)
@@ -212,6 +244,9 @@ class Disposal:
                 self._ledger.rename_outputs(entry.source, target)
             self._on_record.strike(entry)
 
+    def _place_of(self, source: Source, folder: Path) -> Path:
+        return folder / os.path.dirname(source.output) / os.path.basename(source.real)
+
     def _is_within(self, real: str) -> bool:
         return any((real + os.sep).startswith(root + os.sep) for root in self._inputs)
 
@@ -297,13 +332,20 @@ def _device_of(folder: str) -> int | None:
         return None
 
 
+def _lies_in(path: str, folder: str) -> bool:
+    """Tell whether a path, written without detours, lies in a folder, and no link is between the two."""
+    if path != os.path.normpath(path) or not path.startswith(os.path.join(folder, "")):
+        return False
+    inner = os.path.relpath(os.path.dirname(path), folder)
+    return os.path.realpath(os.path.dirname(path)) == os.path.normpath(os.path.join(os.path.realpath(folder), inner))
+
+
 def _clear(target: Path, row: Row) -> None:
     """Remove what a killed run left of a move: the empty file that held the name, or half of a copy."""
-    with contextlib.suppress(OSError):
-        temporary_path(target).unlink()
+    remove_own(target.parent, [temporary_path(target).name])
     with contextlib.suppress(OSError):
         if row.size and target.lstat().st_size == 0:
-            target.unlink()
+            remove_own(target.parent, [target.name])
 
 
 def _levels(folder: Path, top: Path) -> Sequence[Path]:

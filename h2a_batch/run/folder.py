@@ -26,6 +26,7 @@ from h2a_batch.run.run import Run
 from h2a_batch.sources import Ignored, Scan, check_inputs, is_image_name, scan
 
 IN_PLACE_SUFFIX = "_anime"
+_NAMED = 20  # inputs that the notice names
 
 
 def convert_folder(
@@ -36,6 +37,7 @@ def convert_folder(
     on_file: Callable[[FileResult], None] | None = None,
     on_total: Callable[[int], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
+    on_notice: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
     **settings: Any,
 ) -> Summary:
@@ -48,6 +50,8 @@ def convert_folder(
         on_file: called in this thread with the result of each photo.
         on_total: called from another thread with the number of photos, once it is known; not in a watch.
         on_event: called in this thread with changes of state, see `Event`.
+        on_notice: called in this thread, before anything happens to photos, with a line that names the folders from
+            which the run will move or delete them; not where they all stay.
         stop: when set, the run finishes the photos on their way and ends.
         settings: fields of `Options` as keywords: ``convert_folder("in", "out", format="jpg")``.
 
@@ -71,6 +75,8 @@ def convert_folder(
         presenter.check()
         how = _how(options, ledger)
         disposal = Disposal(ledger, options, paths, tell_event)
+        if on_notice and (notice := _notice(paths, options)):
+            on_notice(notice)
         feed: Feed = Once(paths, how, originals.append)
         if options.watch:  # nothing else here or below tells a watch from a run
             feed = Live(_on_disk(paths), how, options, ledger, disposal, tell_event, ended)
@@ -88,6 +94,9 @@ def _checked(
     Raises:
         UsageError: the run cannot begin.
     """
+    for what, name in (*(("IN", os.fspath(path)) for path in given), ("OUT", out)):
+        if not name:  # as of a shell variable that is not set
+            raise UsageError(f"{what} is an empty name", "write . for the current folder")
     target = absolute(address(out, options.endpoint))
     addresses = [address(os.fspath(path), options.endpoint) for path in given]
     _check_stores([*addresses, target], options)
@@ -97,6 +106,20 @@ def _checked(
     if at(target).real in _folders_of(paths) and not options.suffix:
         options = replace(options, suffix=IN_PLACE_SUFFIX)
     return paths, target, options
+
+
+def _notice(paths: Sequence[Address], options: Options) -> str:
+    """Say which folders a run will empty, and how; an empty text where photos stay where they are."""
+    fates = {
+        "deleted once they are converted": options.on_success == "delete",
+        f"moved to {options.archive} once they are converted": options.archive,
+        f"moved to {options.failures} if they fail": options.failures,
+    }
+    what = " and ".join(fate for fate, asked in fates.items() if asked)
+    named = [str(path) if at(path).real == str(path) else f"{path} ({at(path).real})" for path in paths]
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    will = "would" if options.dry_run else "will"
+    return f"photos in {', '.join(named[:_NAMED])}{more} {will} be {what}" if what else ""
 
 
 def _folders_of(paths: Sequence[Address]) -> list[str]:

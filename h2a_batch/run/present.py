@@ -30,6 +30,7 @@ from h2a_batch.gallery import (
 )
 from h2a_batch.ledger import Ledger, Row
 from h2a_batch.options import SHEET_SUFFIXES, Options
+from h2a_batch.places import at
 
 REPORT_NAME = "report.html"
 Looks = Callable[[], Iterator[tuple[list[Item], Row | None]]]
@@ -69,6 +70,10 @@ class Presenter:
         given = self.options.report and Path(os.path.abspath(self.options.report))
         return given / REPORT_NAME if given and given.suffix.lower() not in REPORT_SUFFIXES else given
 
+    @property
+    def _outs(self) -> list[Path]:
+        return [path for path in [at(self.ledger.out).path] if path]
+
     def check(self) -> None:
         """Check, before anything is converted, that sheet and report can be written; make their folders.
 
@@ -84,10 +89,10 @@ class Presenter:
             )
         self.made.extend(file.parent for file in (self.sheet, self.report) if file and not file.parent.exists())
         if self.sheet:
-            check_writable(self.sheet)
+            check_writable(self.sheet, self._outs)
             claim_sheet(self.ledger, self.sheet, self.options.overwrite)
         if self.report:
-            check_report(self.report)
+            check_report(self.report, self._outs)
 
     def write(self, summary: Summary, looks: Looks) -> None:
         """Write sheet and report; note in the summary what was written, and why something was not.
@@ -128,7 +133,7 @@ class Presenter:
 
     def _write_report(self, file: Path, facts: Facts, summary: Summary, looks: Looks) -> None:
         """Write the report."""
-        write_report(self._rows(looks), file, title=title_of(self.inputs), facts=facts.words)
+        write_report(self._rows(looks), file, title=title_of(self.inputs), facts=facts.words, outs=self._outs)
         summary.page = file
 
     def _until_stopped(self, looks: Looks) -> Iterator[tuple[list[Item], Row | None]]:

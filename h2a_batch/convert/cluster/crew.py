@@ -270,7 +270,7 @@ class Crew:
         """Tell whether this machine can write to OUT."""
         probe = self.out / LEDGER_FOLDER / "probe"
         try:
-            at(probe).write(bytes(_PROBE_BYTES))
+            at(probe).write(bytes(_PROBE_BYTES), self.out)
             at(probe).remove()
         except (H2AError, OSError):
             return False
@@ -280,7 +280,7 @@ class Crew:
         """Remove the unfinished outputs of a photo that lost nodes may have left."""
         for writer in self.begun.pop(result.task.name, ()):
             for name in {result.task.name, *(output.name for output in result.outputs)}:
-                at(self.out / name).remove_unfinished(writer)
+                at(self.out / name).remove_unfinished(writer, self.out)
 
     def _member(self, facts: dict[str, Any]) -> Member:
         """Start a node on a machine of the cluster; `facts` are Ray's description of the machine."""

@@ -144,7 +144,7 @@ def _marked(out: Address) -> Iterator[str]:
     """Keep a mark in OUT while the cluster works: its nodes see by it that they have the same folder."""
     mark = uuid.uuid4().hex
     file = out / LEDGER_FOLDER / MARK
-    at(file).write(mark.encode())
+    at(file).write(mark.encode(), out)
     try:
         yield mark
     finally:

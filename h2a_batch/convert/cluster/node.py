@@ -185,7 +185,7 @@ def _check(brief: Brief) -> None:
         time.sleep(10 * _MOMENT)
     probe = brief.out / LEDGER_FOLDER / f"{MARK}{brief.writer}"
     try:
-        at(probe).write(b"")
+        at(probe).write(b"", brief.out)
         at(probe).remove()
     except (StorageError, PhotoError, OSError) as error:
         raise UsageError(str(getattr(error, "message", error)), "run Ray there as the user of this command") from error
