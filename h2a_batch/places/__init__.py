@@ -6,6 +6,7 @@ An `Address` names where bytes lie; `at` gives the `Place` of one, which knows h
 from h2a_batch.places.address import Address, AnyAddress, Remote, address, is_url
 from h2a_batch.places.files import hold, remove_temporaries, replacing, temporary_path, write_apart
 from h2a_batch.places.handles import LINKED, folder_at, open_file, open_in
+from h2a_batch.places.keys import why_no_path
 from h2a_batch.places.objects import (
     Item,
     Level,
@@ -54,5 +55,6 @@ __all__ = [
     "sha256_of",
     "temporary_path",
     "upload",
+    "why_no_path",
     "write_apart",
 ]
