@@ -11,7 +11,7 @@ def why_no_path(key: str) -> str | None:
     """Return why no file can have a key as its path, in words that follow "its key"; None where one can."""
     parts = key.split("/")
     if "" in parts[:-1]:
-        return "has two slashes in a row" if "//" in key else "begins with a slash"
+        return "has two slashes in a row, or one at its beginning"
     if any(part in (".", "..") for part in parts):
         return "has a folder that is called . or .."
     if any(unicodedata.category(character) == "Cc" for character in key):

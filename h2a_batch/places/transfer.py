@@ -76,7 +76,7 @@ def send(fs: Any, path: str, file: Path) -> None:
     with file.open("rb") as source:
         while block := source.read(_CHUNK):
             digest.update(block)
-    about: dict[str, Any] = {"Metadata": {_SHA256: digest.hexdigest()}}
+    about: dict[str, Any] = {"ContentType": "application/octet-stream", "Metadata": {_SHA256: digest.hexdigest()}}
     if file.stat().st_size <= PART:
         data = file.read_bytes()
         again(lambda: write(fs, path, data, about))

@@ -25,7 +25,8 @@ from h2a_batch.places.objects import download, upload
 from h2a_batch.places.tries import again
 
 PORTRAITS = sorted(PHOTOS.glob("*.jpg"))
-BRIEF = {"H2A_STORE_PATIENCE": "0.05"}  # 1.5 seconds for some bytes, 3 for a try
+SHORT = {"H2A_STORE_PATIENCE": "0.1"}  # 3 seconds for some bytes, 6 for a try: where a store is silent
+BRIEF = {"H2A_STORE_PATIENCE": "0.3"}  # so much longer, since all has to come on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_a_store_that_accepts_and_never_answers_is_given_up(tmp_path: Path, phot
         variables.endpoint, variables.state = nobody, tmp_path / "state"
         for words in ((photos, "s3://bucket/out"), ("s3://bucket/in", tmp_path / "out")):
             started = time.monotonic()
-            done = variables.run(h2a, *words, **BRIEF)
+            done = variables.run(h2a, *words, **SHORT)
             assert done.returncode == 2 and "cannot be reached" in done.stderr, done.stderr
             assert len(done.stderr.splitlines()) == 1 and time.monotonic() - started < 100
 
@@ -156,7 +157,7 @@ def test_a_store_that_falls_silent_ends_the_run_and_the_next_goes_on(
 
     with gate(bucket.endpoint, request) as door:
         words = (bucket.url("in"), bucket.url("out"), "-q", "--endpoint", door)
-        done = bucket.run(h2a, *words, **BRIEF)
+        done = bucket.run(h2a, *words, **SHORT)
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
         assert "it goes on from here" in done.stderr and "Traceback" not in done.stderr
         silence.clear()
@@ -166,8 +167,9 @@ def test_a_store_that_falls_silent_ends_the_run_and_the_next_goes_on(
 
 @needs_store
 @pytest.mark.slow
-def test_a_store_that_sends_a_byte_now_and_then_is_given_up(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_store_that_sends_a_byte_now_and_then_is_given_up(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.put("in/a.jpg", PORTRAITS[0].read_bytes())
+    monkeypatch.setenv("H2A_STORE_PATIENCE", "0.1")
     with gate(bucket.endpoint, slow=True) as door:
         started = time.monotonic()
         with pytest.raises(ConnectionError, match="in time"):
@@ -279,7 +281,6 @@ def test_a_large_file_goes_in_parts_and_each_is_checked(
     from h2a_batch.places import transfer
 
     monkeypatch.setattr(transfer, "PART", 5 << 20)
-    monkeypatch.setenv("H2A_STORE_PATIENCE", "1")
     file, back = tmp_path / "file", tmp_path / "back"
     file.write_bytes(bytes(range(256)) * (11 << 12))
     flips: list[str] = []
@@ -296,7 +297,6 @@ def test_a_large_file_goes_in_parts_and_each_is_checked(
     with gate(bucket.endpoint, answer=_once("GET", "file")) as door:
         download(_at(bucket, door, "file"), back)
     assert back.read_bytes() == file.read_bytes()
-    monkeypatch.setenv("H2A_STORE_PATIENCE", "0.05")
     with gate(bucket.endpoint, answer=_always("GET", "file")) as door, pytest.raises(DamagedError):
         download(_at(bucket, door, "file"), back)
     with gate(bucket.endpoint, _always("PUT", "file")) as door, pytest.raises(DamagedError):
