@@ -46,12 +46,18 @@ def silent() -> Iterator[str]:
 
 @contextmanager
 def gate(
-    endpoint: str, request: Change = same, answer: Change = same, strict: bool = False, slow: bool = False
+    endpoint: str,
+    request: Change = same,
+    answer: Change = same,
+    strict: bool = False,
+    slow: bool = False,
+    fails: Callable[[str, str], bool] = lambda verb, path: False,
 ) -> Iterator[str]:
     """The address of a store that passes requests on to another one.
 
     `request` changes the bodies of requests, and `answer` those of answers. `strict` refuses a body of another
-    Content-MD5, as Amazon does. `slow` sends the photos byte by byte, without an end.
+    Content-MD5, as Amazon does. `slow` sends the photos byte by byte, without an end. `fails` tells
+    by verb and path which requests the store fails at (500).
     """
     ended = threading.Event()
 
@@ -64,6 +70,9 @@ def gate(
             if sent is None:
                 ended.wait(60)
                 self.close_connection = True
+                return
+            if fails(self.command, self.path):
+                self.reply(500, {}, b"<Error><Code>InternalError</Code><Message>Our fault.</Message></Error>")
                 return
             told = self.headers.get("Content-MD5")
             if strict and told and base64.b64decode(told) != hashlib.md5(sent).digest():

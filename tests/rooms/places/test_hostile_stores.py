@@ -228,6 +228,27 @@ def test_an_output_that_was_there_stays_where_the_store_refuses_the_new_one(buck
 
 @needs_store
 @pytest.mark.slow
+def test_a_store_that_fails_at_one_object_is_asked_again_and_then_only_that_photo_fails(
+    bucket: Bucket, photos: Path, h2a: Command
+) -> None:
+    bucket.put_tree(photos, "in")
+    asked: Counter[str] = Counter()
+
+    def fails(verb: str, path: str) -> bool:
+        if verb != "GET" or not path.endswith(".jpg"):
+            return False
+        asked[path] += 1
+        return asked[path] == 1 or path.endswith("A000210.jpg")
+
+    with gate(bucket.endpoint, fails=fails) as door:
+        done = bucket.run(h2a, bucket.url("in"), bucket.url("out"), "--endpoint", door)
+    assert done.returncode == 1 and "5 converted, 0 skipped, 1 failed" in done.stderr, done.stderr
+    assert "in/A000210.jpg: the object cannot be read: Our fault" in done.stderr
+    assert max(asked.values()) == 5 and min(asked.values()) == 2
+
+
+@needs_store
+@pytest.mark.slow
 def test_bodies_that_are_cut_short_or_too_long_are_not_taken(bucket: Bucket) -> None:
     bucket.put("a.jpg", b"0123456789")
     for change in (lambda verb, path, body: body[:-1], lambda verb, path, body: body + b"x"):
