@@ -12,6 +12,7 @@ from h2a_batch.version import __version__
 if TYPE_CHECKING:
     from h2a_batch.convert import convert_image
     from h2a_batch.errors import (
+        BrokenModelError,
         BusyError,
         ClusterError,
         H2AError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from h2a_batch.run import convert_folder
 
 __all__ = [
+    "BrokenModelError",
     "BusyError",
     "ClusterError",
     "Event",

@@ -40,6 +40,12 @@ class ModelError(H2AError):
     """A model or its card is missing or broken, or the two do not fit together."""
 
 
+class BrokenModelError(ModelError):
+    """A model gave no picture for many photos in a row. The run stops; the photos stay as they are."""
+
+    exit_code = EXIT_SOME_FAILED
+
+
 class RuntimeMissingError(H2AError):
     """This Python lacks MindSpore Lite, or the machine lacks the device that was asked for."""
 

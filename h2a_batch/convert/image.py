@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from h2a_batch.convert.answers import answers_of
 from h2a_batch.convert.finish import finish
 from h2a_batch.convert.parts import decode
 from h2a_batch.errors import PhotoError
@@ -54,7 +55,7 @@ def convert_image(
     Raises:
         UsageError: an argument has a value that cannot be used.
         PhotoError: the image cannot be read; ``kind`` says why.
-        ModelError: the model is missing or broken.
+        ModelError: the model is missing or broken, or gave no picture.
         RuntimeMissingError: MindSpore Lite or the device is missing.
     """
     options = Options(model=os.fspath(model), faces=faces, size=str(size), fit=fit, device=device)
@@ -63,7 +64,7 @@ def convert_image(
     search = search_of(options, _detectors().find, card.face)
     frame = card.input.width, card.input.height
     photo = decode(_file_of(image), frame, options.fit or card.fit, options.size, search=search)
-    pictures = finish(photo, generator.paint([part.pixels for part in photo.parts]), keep_alpha=True)
+    pictures = finish(photo, answers_of(generator, [part.pixels for part in photo.parts]), keep_alpha=True)
     return pictures if options.faces == "crop" else pictures[0]
 
 

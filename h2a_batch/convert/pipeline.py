@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from h2a_batch.convert.answers import answers_of
 from h2a_batch.convert.finish import finish
 from h2a_batch.convert.parts import Photo, decode
 from h2a_batch.errors import H2AError, ModelError, PhotoError, StorageError
@@ -316,7 +317,7 @@ class _Stages:
         """Have the generator paint the parts of some photos; where it fails, all of them have."""
         try:
             parts = [part.pixels for job in batch if job.photo for part in job.photo.parts]
-            painted = iter(generator.paint(parts))
+            painted = iter(answers_of(generator, parts))
             for job in batch:
                 job.painted = list(islice(painted, job.count))
         except Exception as error:

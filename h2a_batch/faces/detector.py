@@ -19,7 +19,17 @@ from PIL import Image
 
 from h2a_batch.errors import ModelError
 from h2a_batch.faces.framing import Face, frame_of
-from h2a_batch.inference import DETECTOR, FaceRule, find_model, load, load_runtime, one_line, read_card
+from h2a_batch.inference import (
+    DETECTOR,
+    FaceRule,
+    check_detector_card,
+    check_weights,
+    find_model,
+    load,
+    load_runtime,
+    one_line,
+    read_card,
+)
 from h2a_batch.options import LARGE_SMALLEST, USUAL_SMALLEST
 from h2a_batch.photos import Pixels, cut
 
@@ -57,10 +67,14 @@ def check_detector() -> None:
     """Check that the shipped model is there and whole.
 
     Raises:
-        ModelError: the model or its card is missing or damaged.
+        ModelError: the model or its card is missing, damaged, or has numbers that are none.
     """
-    if read_card(find_model(MODEL), DETECTOR) is None:  # a damaged file would find faces everywhere
+    path = find_model(MODEL)
+    fields = read_card(path, DETECTOR)
+    if fields is None:  # a damaged file would find faces everywhere
         raise ModelError(f"{MODEL}.json, the card of the face detector, is missing", "install h2a-batch again")
+    check_detector_card(path, fields)
+    check_weights(path)
 
 
 class Detector:
@@ -148,7 +162,7 @@ class Detector:
         Each is float32 of shape (channels, rows of cells, columns of cells).
 
         Raises:
-            ModelError: MindSpore Lite failed.
+            ModelError: MindSpore Lite failed, or gave numbers that are not finite.
         """
         height, width = part.shape[:2]
         tensor = np.zeros((1, 3, -(-height // _STEP) * _STEP, -(-width // _STEP) * _STEP), np.float32)
@@ -159,10 +173,13 @@ class Detector:
                 self._model.resize(inputs, [list(tensor.shape)])
                 inputs = self._model.get_inputs()
             inputs[0].set_data_from_numpy(tensor)
-            return [output.get_data_to_numpy()[0] for output in self._model.predict(inputs)]
+            answers = [output.get_data_to_numpy()[0] for output in self._model.predict(inputs)]
         except RuntimeError as error:
             what = f"{self.path}: MindSpore Lite failed on {width}x{height} pixels: {one_line(error)}"
             raise ModelError(what) from error
+        if not all(np.isfinite(answer).all() for answer in answers):  # no face would be found, and nobody told
+            raise ModelError(f"{self.path}: the face detector gave numbers that are not finite", "install it again")
+        return answers
 
 
 class Detectors:

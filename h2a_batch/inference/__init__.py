@@ -4,6 +4,7 @@ from h2a_batch.inference.card import (
     DETECTOR,
     FaceRule,
     card_of,
+    check_detector_card,
     find_model,
     identify,
     known_models,
@@ -12,6 +13,7 @@ from h2a_batch.inference.card import (
 )
 from h2a_batch.inference.generator import DEFAULT_MODEL, Generator, load_runtime, one_line, resolve_device
 from h2a_batch.inference.optimised import cache_folder, load
+from h2a_batch.inference.weights import check_weights
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -20,6 +22,8 @@ __all__ = [
     "Generator",
     "cache_folder",
     "card_of",
+    "check_detector_card",
+    "check_weights",
     "find_model",
     "identify",
     "known_models",

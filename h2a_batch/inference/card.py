@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from h2a_batch.places import sha256_of
 LAYOUTS = ("NCHW", "NHWC")
 ORDERS = ("RGB", "BGR")
 GENERATOR, DETECTOR = "generator", "face detector"  # kinds of models; a card that names none means a generator
+_LARGEST = 1 << 14  # pixels of a side; larger is a slip of the pen
+_FLOAT = np.finfo(np.float32)
 _PACKAGE = Path(__file__).resolve().parents[1]
 _FOLDERS = (_PACKAGE / "models", _PACKAGE.parent / "models")  # of an installed wheel, of a checkout
 
@@ -199,7 +202,7 @@ def card_of(path: Path) -> Card | None:
             facts=fields,
             face=_face_rule(fields.get("face", {})),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise _unusable(path, error) from error
 
 
@@ -220,7 +223,7 @@ def read_card(path: Path, kind: str) -> dict[str, Any] | None:
         fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         found = fields.get("kind", GENERATOR)
         sha256 = fields["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unusable(path, error) from error
     if found != kind:
         raise ModelError(f"{path}: a {found}, not a {kind}", _known() if kind == GENERATOR else "")
@@ -274,15 +277,21 @@ def _known() -> str:
 
 def _unusable(path: Path, error: Exception) -> ModelError:
     what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+    what = " ".join(what.split())[:200]
     return ModelError(f"{path.with_suffix('.json')}: not a usable model card: {what}", "restore or remove the card")
 
 
 def _pixels(fields: dict[str, Any]) -> Pixels:
     """Return the pixels that a card describes; raise ValueError, KeyError or TypeError if it does not."""
-    low, high = (float(value) for value in fields["range"])
-    width, height = int(fields["width"]), int(fields["height"])
-    if not low < high or min(width, height) < 1:
-        raise ValueError(f"range {fields['range']} or size {width}x{height} makes no sense")
+    low, high = _range(fields["range"])
+    width, height = _side(fields["width"]), _side(fields["height"])
+    mean, std = _triple("mean", fields.get("mean", (0, 0, 0))), _triple("std", fields.get("std", (1, 1, 1)))
+    if min(std) <= 0:
+        raise ValueError(f"std {list(std)} is not over 0")
+    steps = [(high - low) / 255 / value for value in std]
+    ends = [(end - shift) / value for end in (low, high) for shift, value in zip(mean, std, strict=True)]
+    if min(steps) < _FLOAT.tiny or max(map(abs, [*steps, *ends])) > _FLOAT.max:  # pixels would all become one value
+        raise ValueError(f"range {[low, high]}, mean {list(mean)} and std {list(std)} together make no sense")
     return Pixels(
         width=width,
         height=height,
@@ -290,23 +299,66 @@ def _pixels(fields: dict[str, Any]) -> Pixels:
         order=_one_of(fields["order"], ORDERS),
         low=low,
         high=high,
-        mean=_triple(fields.get("mean", (0, 0, 0))),
-        std=_triple(fields.get("std", (1, 1, 1))),
+        mean=mean,
+        std=std,
     )
+
+
+def check_detector_card(path: Path, fields: dict[str, Any]) -> None:
+    """Check the fields of a face detector's card.
+
+    Raises:
+        ModelError: a field is missing, or has a value that the detector cannot have.
+    """
+    try:
+        pixels = fields["input"]
+        _range(pixels["range"])
+        _one_of(pixels["layout"], LAYOUTS)
+        _one_of(pixels["order"], ORDERS)
+        for name in ("mean", "std"):
+            _triple(name, pixels.get(name, (1, 1, 1)))
+        if min(_triple("std", pixels.get("std", (1, 1, 1)))) <= 0:
+            raise ValueError(f"std {pixels['std']} is not over 0")
+        for side in (pixels["multiple_of"], *(answer["channels"] for answer in fields["outputs"].values())):
+            _side(side)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise _unusable(path, error) from error
 
 
 def _face_rule(fields: Any) -> FaceRule:
     """Return the rule that a card describes; raise ValueError or TypeError if it does not."""
     if not isinstance(fields, dict):
         raise ValueError(f"face {fields!r} is no table")
-    rule = FaceRule(**{name: float(value) for name, value in fields.items()})
+    rule = FaceRule(**{name: _number(name, value) for name, value in fields.items()})
     if not (0 <= rule.x <= 1 and 0 <= rule.y <= 1 and 0.01 <= rule.eyes <= 1 and 0.01 <= rule.mouth <= 1):
         raise ValueError(f"face {fields} makes no sense")
     return rule
 
 
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
+def _number(name: str, value: Any) -> float:
+    """Return a finite number of a card; raise ValueError if it is none: JSON in Python also has NaN and Infinity."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name}: {value!r} is not a finite number")
+    return float(value)
+
+
+def _range(values: Any) -> tuple[float, float]:
+    """Return the values of black and white; raise ValueError or TypeError if they are none."""
+    low, high = (_number("range", value) for value in values)
+    if not low < high:
+        raise ValueError(f"range {values} makes no sense")
+    return low, high
+
+
+def _side(value: Any) -> int:
+    """Return a number of pixels or channels; raise ValueError if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+        raise ValueError(f"size {value!r} makes no sense")
+    return value
+
+
+def _triple(name: str, values: Sequence[Any]) -> tuple[float, float, float]:
+    red, green, blue = (_number(name, value) for value in values)
     return red, green, blue
 
 

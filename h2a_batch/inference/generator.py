@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from h2a_batch.errors import ModelError, RuntimeMissingError
 from h2a_batch.inference.card import Card, card_from_shape, card_of, find_model
 from h2a_batch.inference.optimised import load
+from h2a_batch.inference.weights import check_weights
 
 DEFAULT_MODEL = "anime-256"
 
@@ -29,7 +30,7 @@ class Generator:
         batch_size: images in one call of the model. On a CPU 1 is best; on Ascend larger batches are.
 
     Raises:
-        ModelError: the model is missing or broken, or does not fit its card.
+        ModelError: the model is missing or broken, has weights that are no numbers, or does not fit its card.
         RuntimeMissingError: MindSpore Lite or the device is missing.
     """
 
@@ -48,6 +49,7 @@ class Generator:
         self.batch_size = batch_size
         self._lite = load_runtime()
         self._lock = threading.Lock()
+        check_weights(path)
         self._model = self._build(path)
         self._inputs = self._model.get_inputs()
         if len(self._inputs) != 1:
@@ -75,11 +77,7 @@ class Generator:
         with self._lock:
             parts = [self._predict(batch[i : i + self.batch_size]) for i in range(0, len(batch), self.batch_size)]
         result = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if not np.isfinite(result).all():
-            raise ModelError(
-                f"{self.card.path}: the generator gave numbers that are not finite",
-                "train or export it again",
-            )
+        self._check_finite(result)
         return result
 
     def paint(self, images: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
@@ -95,6 +93,13 @@ class Generator:
             ModelError: as for `run`.
         """
         return self.card.output.to_images(self.run(self.card.input.to_tensor(images)))
+
+    def _check_finite(self, values: NDArray[np.float32]) -> None:
+        """Raise ModelError where an answer of the model has numbers that are not finite."""
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"{self.card.path}: the generator gave numbers that are not finite", "train or export it again"
+            )
 
     def _predict(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the model on at most `batch_size` images."""
@@ -113,7 +118,8 @@ class Generator:
         """Run once on gray: this finds a model that does not fit before any photo, and speeds up the first photo."""
         pixels = self.card.input
         gray = np.full((pixels.height, pixels.width, 3), 128, np.uint8)
-        shape = tuple(self._predict(pixels.to_tensor([gray] * self.batch_size)).shape)
+        answer = self._predict(pixels.to_tensor([gray] * self.batch_size))
+        shape = tuple(answer.shape)
         if len(shape) != 4 or shape[0] != self.batch_size:
             raise ModelError(f"{self.card.path}: it gives {shape} for {self.batch_size} images", "use --batch-size 1")
         wanted = self.card.output.shape(self.batch_size)
@@ -124,6 +130,7 @@ class Generator:
                 f"{self.card.path}: it gives {shape}, its card says {wanted}",
                 "the two do not belong together",
             )
+        self._check_finite(answer)
 
     def _build(self, path: Path) -> Any:
         """Load the model on the device; raise ModelError if that fails."""

@@ -15,6 +15,7 @@ from h2a_batch.places.files import (
     write_apart,
 )
 from h2a_batch.places.handles import LINKED, AnyPath, folder_at, in_its_place, is_plain, listed, open_file, open_in
+from h2a_batch.places.keys import why_no_path
 from h2a_batch.places.objects import (
     Item,
     Level,
@@ -73,5 +74,6 @@ __all__ = [
     "sweep_scratch",
     "temporary_path",
     "upload",
+    "why_no_path",
     "write_apart",
 ]

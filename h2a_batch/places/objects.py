@@ -6,17 +6,21 @@ All errors of a store or its client leave these functions in the few kinds of `c
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import mimetypes
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from h2a_batch.errors import UsageError
+from h2a_batch.places import transfer
 from h2a_batch.places.address import Remote
-from h2a_batch.places.client import S3, DeniedError, filesystem, unified_errors
+from h2a_batch.places.client import S3, DeniedError, SpoiledError, filesystem, unified_errors
+from h2a_batch.places.tries import again, ask
 
 _PAGE = 1000  # keys in one answer; no store gives more
 _OWN = "h2a-batch"  # metadata of what `put` wrote
@@ -152,8 +156,10 @@ def get(where: Remote, most: int | None = None) -> bytes:
         OSError: one of the kinds of `client.unified_errors`.
     """
     fs, path = _opened(where)
-    with unified_errors():
-        data: bytes = fs.cat_file(path) if most is None else fs.cat_file(path, start=0, end=most)
+    if where.protocol in S3:
+        return again(lambda: transfer.read(fs, path, most))
+    part = {} if most is None else {"start": 0, "end": most}
+    data: bytes = again(lambda: ask(fs, "cat_file", path, **part))
     return data
 
 
@@ -164,12 +170,16 @@ def put(where: Remote, data: bytes) -> None:
         OSError: one of the kinds of `client.unified_errors`.
     """
     fs, path = _opened(where)
-    about: dict[str, Any] = {}
-    with unified_errors():
-        if where.protocol in S3:
-            kind = mimetypes.guess_type(where.name, strict=False)[0] or "application/octet-stream"
-            about = {"ContentType": kind, "Metadata": {_OWN: _mark_of(path)}}
-        fs.pipe_file(path, data, **about)
+    if where.protocol not in S3:
+        again(lambda: ask(fs, "pipe_file", path, data, size=len(data)))
+        return
+    kind = mimetypes.guess_type(where.name, strict=False)[0] or "application/octet-stream"
+    try:
+        again(lambda: transfer.write(fs, path, data, {"ContentType": kind, "Metadata": {_OWN: _mark_of(path)}}))
+    except SpoiledError:
+        with contextlib.suppress(OSError):  # it would pass for a picture
+            delete(where)
+        raise
 
 
 def is_own(where: Remote) -> bool:
@@ -183,8 +193,8 @@ def is_own(where: Remote) -> bool:
         return False
     bucket, _, key = path.partition("/")
     try:
-        with unified_errors():
-            return bool(fs.call_s3("head_object", Bucket=bucket, Key=key)["Metadata"].get(_OWN) == _mark_of(path))
+        about = again(lambda: ask(fs, "call_s3", "head_object", Bucket=bucket, Key=key))
+        return bool(about["Metadata"].get(_OWN) == _mark_of(path))
     except DeniedError:
         raise
     except (FileNotFoundError, PermissionError):  # as of another owner
@@ -192,24 +202,29 @@ def is_own(where: Remote) -> bool:
 
 
 def upload(file: Path, where: Remote) -> None:
-    """Copy a file into a store without holding it in memory."""
+    """Copy a file into a store without holding more of it in memory than a part."""
     fs, path = _opened(where)
-    with unified_errors():
-        fs.put_file(str(file), path)
+    if where.protocol in S3:
+        transfer.send(fs, path, file)
+    else:
+        again(lambda: ask(fs, "put_file", str(file), path, size=file.stat().st_size))
 
 
 def download(where: Remote, file: Path) -> None:
     """Copy an object into a file without holding it in memory."""
     fs, path = _opened(where)
-    with unified_errors():
-        fs.get_file(path, str(file))
+    if where.protocol in S3:
+        again(lambda: transfer.receive(fs, path, file))
+    else:
+        size = again(lambda: ask(fs, "info", path))["size"] or 0
+        again(lambda: ask(fs, "get_file", path, str(file), size=size))
 
 
 def delete(where: Remote) -> None:
     """Remove an object; do nothing where there is none."""
     fs, path = _opened(where)
-    with unified_errors(), contextlib.suppress(FileNotFoundError):
-        fs.rm_file(path)
+    with contextlib.suppress(FileNotFoundError):
+        again(lambda: ask(fs, "rm_file", path))
 
 
 def _opened(where: Remote) -> tuple[Any, str]:
@@ -219,8 +234,13 @@ def _opened(where: Remote) -> tuple[Any, str]:
 
 
 def _mark_of(path: str) -> str:
-    """Return a mark of the object's own name: a copy under another name keeps the old mark and is recognised by it."""
-    return hashlib.sha256(path.encode()).hexdigest()[:16]
+    """Return a mark of the object's own name: a copy under another name keeps the old mark and is recognised by it.
+
+    Raises:
+        OSError: the name is not UTF-8.
+    """
+    with unified_errors():
+        return hashlib.sha256(path.encode()).hexdigest()[:16]
 
 
 def _pages(where: Remote, size: int, exact: bool = False) -> Iterator[list[Item]]:
@@ -230,16 +250,15 @@ def _pages(where: Remote, size: int, exact: bool = False) -> Iterator[list[Item]
     """
     fs, path = _opened(where)
     if where.protocol not in S3:
-        with unified_errors():
-            yield from _walked(fs, path, exact)
+        yield from _walked(fs, path, exact)
         return
     bucket, _, key = path.partition("/")
     prefix = key if exact or not key else f"{key}/"
     marker = ""
     while True:
-        with unified_errors():
-            # the first version of this call, which all stores know
-            page = fs.call_s3("list_objects", Bucket=bucket, Prefix=prefix, Marker=marker, MaxKeys=size)
+        # the first version of this call, which all stores know
+        words: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "Marker": marker, "MaxKeys": size}
+        page = again(partial(ask, fs, "call_s3", "list_objects", **words))
         found = page.get("Contents", [])
         if exact:
             yield [_item(found[0], "")] if found and found[0]["Key"] == key else []
@@ -247,19 +266,23 @@ def _pages(where: Remote, size: int, exact: bool = False) -> Iterator[list[Item]
         yield [_item(info, info["Key"][len(prefix) :]) for info in found]
         if not page.get("IsTruncated") or not found:
             return
+        if marker == found[-1]["Key"]:
+            raise OSError(errno.EIO, "its listing repeats itself without an end")
         marker = found[-1]["Key"]
 
 
 def _walked(fs: Any, path: str, exact: bool) -> Iterator[list[Item]]:
     """Do as `_pages` does, folder by folder, for any store that fsspec knows."""
     if exact:
-        yield [_item(fs.info(path), "")] if fs.isfile(path) else []
+        is_there = again(lambda: ask(fs, "isfile", path))
+        yield [_item(again(lambda: ask(fs, "info", path)), "")] if is_there else []
         return
     root = fs._strip_protocol(path).rstrip("/") + "/"
     waiting = [path]
     while waiting:
         with contextlib.suppress(FileNotFoundError):  # a prefix that nothing has
-            found = sorted(fs.ls(waiting.pop(), detail=True), key=lambda info: str(info["name"]))
+            listed = again(partial(ask, fs, "ls", waiting.pop(), detail=True))
+            found = sorted(listed, key=lambda info: str(info["name"]))
             files = [info for info in found if info["type"] == "file"]
             yield [_item(info, info["name"][len(root) :]) for info in files if info["name"].startswith(root)]
             waiting += [info["name"] for info in reversed(found) if info["type"] == "directory"]

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from h2a_batch.errors import PhotoError, StorageError, UsageError
 from h2a_batch.places.address import Address, Remote, Stat
+from h2a_batch.places.client import DamagedError
 from h2a_batch.places.objects import check_reachable, delete, find, get, is_folder, put
 
 _MISNAMED = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EMSGSIZE}  # this object's own fault: others may be written
@@ -77,7 +78,8 @@ class Store:
             raise PhotoError("vanished", "the object is no longer there", "run again when it is back") from error
         except OSError as error:
             what = f"the object cannot be read: {error.strerror}"
-            raise PhotoError("unreadable", what, "check its permissions") from error
+            advice = "check its permissions" if isinstance(error, PermissionError) else "check the store and run again"
+            raise PhotoError("unreadable", what, advice) from error
 
     def is_plain(self, top: Address) -> bool:
         return True
@@ -89,6 +91,8 @@ class Store:
             what = f"{self.remote}: cannot be written ({error.strerror or error})"
             if error.errno in _MISNAMED:
                 raise PhotoError("output", what, "rename the photo") from error
+            if isinstance(error, DamagedError):
+                raise PhotoError("output", what, "check the network and the store, and run again") from error
             raise StorageError(what, "check the store and run again: it goes on from here") from error
 
     def remove(self) -> None:

@@ -61,6 +61,7 @@ def convert_folder(
     Raises:
         UsageError, ModelError, RuntimeMissingError, BusyError, LedgerError: nothing could run.
         StorageError: the output volume is full or gone; the next run continues from there.
+        BrokenModelError: the model gave no picture for many photos in a row; the photos stay as they are.
         ClusterError: with ``ray``, the cluster went away or none of its nodes can work; likewise.
     """
     options = with_settings(options or Options(), settings)

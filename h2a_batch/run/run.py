@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from h2a_batch.convert import Result, cluster, convert, load
-from h2a_batch.errors import H2AError, PhotoError, StorageError
+from h2a_batch.errors import BrokenModelError, H2AError, PhotoError, StorageError
 from h2a_batch.events import Event, FileResult, Summary
 from h2a_batch.gallery import Item, look
 from h2a_batch.inference import Generator
@@ -40,6 +40,7 @@ Convert = Callable[[Iterable[Task | None]], Yields[Result, None, None]]
 
 _CLAIMS = 32  # names that one commit makes durable, before their photos start
 _MOMENT = 0.05  # seconds
+_MISDRAWN = 20  # photos in a row that a model fails on, after which no other is worth a try
 _NOTHING = object()
 
 
@@ -82,6 +83,7 @@ class Run:
         self.met = 0  # photos that the feed gave, whatever their results
         self.failed_fast = False  # a failure with --fail-fast: take no more photos, though nobody interrupts
         self.unsaved: list[Result] = []  # recorded, but not durable yet
+        self.misdrawn = 0  # photos in a row for which the model gave no picture
         self.remaining = options.limit  # how many more photos to convert; None for all
 
     def work(self, model: Path, generator: Generator | None) -> None:
@@ -131,11 +133,26 @@ class Run:
                 with contextlib.closing(converter(tasks)) as results:
                     for result in results:
                         self.record(result)
+                        self.check_model(result.error)
                 return
             except StorageError as error:
                 if not self.feed.outlasts(error, self.catch_up):
                     return
                 tasks = self.tasks()
+
+    def check_model(self, error: H2AError | None) -> None:
+        """Count the photos for which the model gave no picture; photos that did not reach it say nothing of it.
+
+        Raises:
+            BrokenModelError: there were many in a row.
+        """
+        if error is None:
+            self.misdrawn = 0
+        elif isinstance(error, PhotoError) and error.kind == "model":
+            self.misdrawn += 1
+            if self.misdrawn == _MISDRAWN:
+                what = f"{self.options.model}: no picture for {_MISDRAWN} photos in a row ({error.message})"
+                raise BrokenModelError(what, "the photos stay as they are; give another --model")
 
     def catch_up(self) -> bool:
         """Tell whether OUT can be written again; if so, record again the results that were reported and then lost."""

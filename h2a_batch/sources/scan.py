@@ -7,8 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 
 from h2a_batch.errors import UsageError
-from h2a_batch.places import Address, AnyAddress, Item, Level, Remote, absolute, at, has_any, levels, listing
-from h2a_batch.sources.names import assign, forms, variants
+from h2a_batch.places import (
+    Address,
+    AnyAddress,
+    Item,
+    Level,
+    Remote,
+    absolute,
+    at,
+    has_any,
+    levels,
+    listing,
+    why_no_path,
+)
+from h2a_batch.sources.names import assign, forms, is_image_name, variants
 from h2a_batch.sources.source import (
     LEDGER_FOLDER,
     Folder,
@@ -105,8 +117,9 @@ def _objects(root: Remote, relative: str, how: Scan) -> Iterator[Found]:
 
     def named() -> Iterator[Item]:
         for item in listing(root):
-            if item.key.startswith("/") or "//" in item.key:  # no file can have that name
-                odd.append(Unusable(root / item.key, "unsupported", "its key has two slashes in a row; rename it"))
+            if why := why_no_path(item.key):
+                if _may_be_photo(item.key, how):
+                    odd.append(Unusable(root / item.key, "unsupported", f"its key {why}; rename it"))
             else:
                 yield item
 
@@ -116,6 +129,13 @@ def _objects(root: Remote, relative: str, how: Scan) -> Iterator[Found]:
     except OSError as error:
         yield Unusable(root, "unreadable", f"the objects cannot be listed: {error.strerror}; run again")
     yield from odd
+
+
+def _may_be_photo(key: str, how: Scan) -> bool:
+    """Tell by its name alone whether an object would be looked at, if its key could be a path."""
+    name = "".join(character for character in key.rpartition("/")[2] if character.isprintable())
+    known = is_image_name(name) or not os.path.splitext(name)[1]
+    return bool(name) and known and (how.recursive or "/" not in key)
 
 
 def _objects_of(level: Level, root: Remote, relative: str, how: Scan) -> Iterator[Found]:

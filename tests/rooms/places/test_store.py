@@ -18,7 +18,7 @@ from h2a_batch.errors import StorageError, UsageError
 from h2a_batch.ledger import mirror
 from h2a_batch.ledger.ledger import Ledger
 from h2a_batch.places import Item, Level, Remote, address, find, get, levels, listing, put
-from h2a_batch.sources import Ignored, Scan, scan
+from h2a_batch.sources import Ignored, Scan, Unusable, scan
 
 NAMES = some.lists(some.text("ab.-(1 \u00e9", min_size=1, max_size=3), min_size=1, max_size=4).map("/".join)
 
@@ -100,6 +100,7 @@ def test_an_out_below_in_is_passed_over_whatever_its_folders_are_called(base: Re
         put(base / key, b"")
     how = Scan(suffix="", format="png", recursive=True, out=tmp_path / "out")
     found = [item for item in scan([base], how) if not isinstance(item, Ignored)]
+    assert isinstance(found.pop(), Unusable), "y/../d.jpg is no path"
     assert [str(item.path)[len(str(base)) + 1 :] for item in found] == ["y/(1)/c.jpg", "a.jpg"]
 
 
