@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ModelError,
         PhotoError,
         RuntimeMissingError,
+        ShortageError,
         StorageError,
         UsageError,
     )
@@ -39,6 +40,7 @@ __all__ = [
     "Options",
     "PhotoError",
     "RuntimeMissingError",
+    "ShortageError",
     "StorageError",
     "Summary",
     "UsageError",

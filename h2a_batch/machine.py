@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import re
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+# as Pillow, MindSpore Lite, C++ and Python's threads say it
+_LACK = re.compile(
+    r"out of memory|bad_alloc|malloc (\w+ )*failed|(allocate|create|not enough|lack of) memory|start new thread", re.I
+)
 
 
 def available_cores() -> int:
@@ -24,6 +30,18 @@ def available_memory() -> int:
     except (OSError, StopIteration, ValueError):
         free = 1 << 40
     return min([free, *_cgroup_memory()])
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that caused it, says that the machine gave no memory."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if isinstance(error, MemoryError) or number == errno.ENOMEM:
+            return True
+        if isinstance(error, RuntimeError | OSError) and number is None and _LACK.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _cgroup_memory(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> list[int]:

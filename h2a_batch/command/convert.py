@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from h2a_batch.command.console import Console, print_error, quiet_libraries
-from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, H2AError
+from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, EXIT_UNUSABLE, H2AError
 from h2a_batch.gallery import REPORT_SUFFIXES
 from h2a_batch.inference import known_models
 from h2a_batch.options import (
@@ -28,7 +28,7 @@ from h2a_batch.options import (
     Options,
     Workers,
 )
-from h2a_batch.photos import FITS, FORMATS
+from h2a_batch.photos import FITS, FORMATS, MOST_USUAL_MEMORY, USUAL_SECONDS
 from h2a_batch.run import convert_folder
 from h2a_batch.sources import SETTLE_SECONDS
 from h2a_batch.version import __version__
@@ -64,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_INTERRUPTED
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
+        except MemoryError:
+            print_error(sys.stderr, "memory ran short; free some, or use fewer --workers, and run it again")
+            return EXIT_SOME_FAILED
         except Exception as error:
             if given.verbose:
                 raise
@@ -253,6 +256,19 @@ def _add_behaviour(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--fail-fast", action="store_true", help="stop at the first photo that fails")
     group.add_argument("--dry-run", action="store_true", help="list what would be converted, and write nothing")
     group.add_argument("--limit", type=int, metavar="N", help="convert at most N photos")
+    group.add_argument(
+        "--timeout-per-photo",
+        type=float,
+        default=USUAL_SECONDS,
+        metavar="SECONDS",
+        help=f"fail a photo of a suspicious structure or size that takes longer to read (default: {USUAL_SECONDS:g})",
+    )
+    group.add_argument(
+        "--memory-per-photo",
+        metavar="MB",
+        help="fail a photo that takes more memory to read: MB, or with a unit, as in 4G "
+        f"(default: {MOST_USUAL_MEMORY >> 20}, or half of the free memory if that is less)",
+    )
     group.add_argument(
         "--on-success",
         default="keep",

@@ -15,14 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from h2a_batch.convert.apart import decode_apart
 from h2a_batch.errors import PhotoError
 from h2a_batch.faces import Search
+from h2a_batch.machine import lacks_memory
 from h2a_batch.photos import (
     AGAIN,
     HAVE_HEIF,
     HEIF,
     Box,
     Frame,
+    Limits,
+    Look,
     Placement,
     Reader,
     Scaled,
@@ -32,12 +36,14 @@ from h2a_batch.photos import (
     explained,
     extent,
     fit_photo,
+    inspect,
     sniff,
     step_back,
     to_srgb,
 )
 
 Stamp = tuple[int, int]  # size in bytes, and the time of the last change in nanoseconds
+_USUAL = Limits()
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Photo:
         sha256: of the file's bytes, in hex.
         faces: for each part, where the face is in the upright photo; empty where the photo is one part.
         canvas: the photo into which the painted faces are put back, with its own alpha; None where they are not.
+        note: what of the file was left out, in words; empty for most photos.
     """
 
     parts: tuple[Part, ...]
@@ -72,6 +79,7 @@ class Photo:
     sha256: str
     faces: tuple[Frame, ...] = ()
     canvas: Part | None = None
+    note: str = ""
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -97,6 +105,7 @@ def decode(
     keep_metadata: bool = False,
     search: Search | None = None,
     met: Stamp | None = None,
+    limits: Limits = _USUAL,
 ) -> Photo:
     """Read a photo upright, in sRGB, and cut it into parts in the model's size.
 
@@ -108,23 +117,27 @@ def decode(
         keep_metadata: whether the outputs keep the EXIF metadata.
         search: finds the faces, each of which becomes a part of its own; without it the photo is one part.
         met: the size and time of change that the file must have; by default those at the start of reading.
+        limits: the time and memory that reading it may take.
 
     Raises:
         PhotoError: the file cannot be read as a photo; ``kind`` says why.
+        MemoryError: the machine lacks the memory for a photo within its limits.
     """
-    wish = _Wish(frame, fit, size, keep_metadata, search)
+    wish = Wish(frame, fit, size, keep_metadata, search)
     if isinstance(path, bytes):
-        return _decode_open(io.BytesIO(path), wish)
+        return _decode_open(io.BytesIO(path), wish, limits)
     try:
         with open(path, "rb") as file:
             before = met or _stamp(file)
-            photo = _decode_open(file, wish)
+            photo = _decode_open(file, wish, limits)
             after = _stamp(file)
     except FileNotFoundError as error:
         raise PhotoError("vanished", "the file is no longer there", "run again when it is back") from error
     except PermissionError as error:
         raise PhotoError("unreadable", "no permission to read the file", "change its permissions") from error
     except OSError as error:
+        if lacks_memory(error):
+            raise MemoryError(str(error)) from error
         raise PhotoError(
             "unreadable", f"the file cannot be read: {error.strerror or error}", "check the disk"
         ) from error
@@ -139,7 +152,7 @@ def _stamp(file: BinaryIO) -> Stamp:
 
 
 @dataclass(frozen=True)
-class _Wish:
+class Wish:
     """The arguments of `decode` that say what to make of a photo."""
 
     frame: Size
@@ -149,7 +162,7 @@ class _Wish:
     search: Search | None
 
 
-def _decode_open(file: BinaryIO, wish: _Wish) -> Photo:
+def _decode_open(file: BinaryIO, wish: Wish, limits: Limits) -> Photo:
     """Decode an open file; turn all errors of the decoders into PhotoError."""
     digest = hashlib.sha256()
     head = file.read(64)
@@ -165,17 +178,23 @@ def _decode_open(file: BinaryIO, wish: _Wish) -> Photo:
     digest.update(head)
     while block := file.read(1 << 20):
         digest.update(block)
+    look = inspect(file)
+    if look.why or limits.apart:
+        return decode_apart(decode_here, file, wish, look, digest.hexdigest(), limits)
+    return decode_here(file, wish, look, digest.hexdigest())
+
+
+def decode_here(file: BinaryIO, wish: Wish, look: Look, sha256: str) -> Photo:
+    """Decode a photo that inspection passed, in this thread; raise as `decode` does."""
     try:
-        return _read(Reader(file), wish, digest.hexdigest())
-    except PhotoError:
+        return _read(Reader(file, look), wish, sha256)
+    except (PhotoError, MemoryError):
         raise
-    except MemoryError as error:
-        raise PhotoError("too-large", "its pixels do not fit in memory") from error
     except Exception as error:
         raise explained(error) from error
 
 
-def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
+def _read(reader: Reader, wish: Wish, sha256: str) -> Photo:
     """Read a photo and cut it into parts: the whole, stepped back from a close-up, or its faces."""
     exif = reader.exif if wish.keep_metadata else None
     placement = fit_photo(reader.upright, wish.frame, wish.fit, wish.size)
@@ -186,8 +205,8 @@ def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
             placement = step_back(placement, portrait, wish.frame)
         elif faces := _find(reader, wish.search, scale):
             canvas = _canvas(reader, wish.size) if wish.search.paste else None
-            return Photo(tuple(_face(reader, face, wish) for face in faces), exif, sha256, faces, canvas)
-    return Photo((_whole(reader, wish.frame, placement, scale),), exif, sha256)
+            return Photo(tuple(_face(reader, face, wish) for face in faces), exif, sha256, faces, canvas, reader.note)
+    return Photo((_whole(reader, wish.frame, placement, scale),), exif, sha256, note=reader.note)
 
 
 def _find_portrait(reader: Reader, search: Search, scale: float) -> Frame | None:
@@ -232,7 +251,7 @@ def _whole(reader: Reader, frame: Size, placement: Placement, scale: float) -> P
     return Part(pixels, placement, alpha)
 
 
-def _face(reader: Reader, face: Frame, wish: _Wish) -> Part:
+def _face(reader: Reader, face: Frame, wish: Wish) -> Part:
     """Return a face as a part."""
     photo = reader.load(max(wish.frame) / face.side)
     scaled = replace(face, x=face.x * photo.x, y=face.y * photo.y, side=face.side * photo.x)
@@ -251,8 +270,7 @@ def _canvas(reader: Reader, size: str) -> Part:
     output = (max(1, round(width * scale)), max(1, round(height * scale)))
     alpha = photo.alpha if photo.alpha is None or scale == 1 else photo.alpha.resize(output, Image.Resampling.LANCZOS)
     box = (0, 0, width, height)
-    colours = photo.image if photo.colours is None else photo.colours  # keep the colours below transparent pixels, too
-    return Part(np.asarray(to_srgb(colours, reader.profile)), Placement(box, box, output), alpha)
+    return Part(np.asarray(to_srgb(photo.colours, reader.profile)), Placement(box, box, output), alpha)
 
 
 def _bounds(face: Frame) -> Box:

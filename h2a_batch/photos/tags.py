@@ -1,0 +1,133 @@
+"""Tags: finds those in a TIFF file or an EXIF block that are too large to be read, without reading them."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from h2a_batch.photos.patched import Patch
+
+METADATA_BYTES = 1 << 20  # of one item, such as a tag or a text; what is larger is left out
+PROFILE_BYTES = 16 << 20  # of an ICC profile: some of printing presses have 3 MB
+MOST_TAGS = 4096  # of one directory
+_TOTAL_BYTES = 4 * METADATA_BYTES  # of all tags of a file
+_SUB_DIRECTORIES = frozenset({34665, 34853, 40965})  # EXIF, GPS, interoperability
+_PROFILE = 34675
+# what a reader needs to find the pixels
+_NEEDED = frozenset({*range(254, 260), 262, 266, 273, 274, *range(277, 280), 284, 317, *range(320, 326), 338, 339, 347})
+_SHOWN = frozenset({256, 257, 258, 259, 277, 322, 323})  # those whose numbers `Tags.values` has
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
+_CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+
+
+@dataclass
+class Tags:
+    """What the directories of a TIFF file or EXIF block have.
+
+    Args:
+        values: the largest number of some tags about the pixels, by the tags' own numbers.
+        needed: the bytes of the tags that a reader needs to find the pixels.
+        patches: with these the file has no tag that is too large.
+        left_out: the bytes of those tags.
+    """
+
+    values: dict[int, int] = field(default_factory=dict)
+    needed: int = 0
+    patches: list[Patch] = field(default_factory=list)
+    left_out: int = 0
+    total: int = 0
+
+
+def look_at_tags(file: BinaryIO) -> Tags:
+    """Return what a TIFF file, or an EXIF block without its ``Exif`` mark, has; of a broken one, what can be read."""
+    tags = Tags()
+    head = _at(file, 0, 16)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None or len(head) < 8:
+        return tags
+    big = struct.unpack(order + "H", head[2:4])[0] == 43
+    if big and len(head) < 16:
+        return tags
+    (first,) = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])
+    waiting, met = [first], {0}
+    while waiting:
+        place = waiting.pop()
+        if place not in met and len(met) < 8:
+            met.add(place)
+            waiting += _directory(file, place, order, big, tags)
+    return tags
+
+
+def lighten_exif(block: bytes) -> tuple[bytes, int]:
+    """Return an EXIF block without the tags that are too large, and the bytes that these claim."""
+    mark = b"Exif\0\0"
+    prefix = mark if block.startswith(mark) else b""
+    data = block[len(prefix) :]
+    tags = look_at_tags(io.BytesIO(data))
+    for patch in tags.patches:
+        data = data[: patch.start] + patch.data + data[patch.end :]
+    return prefix + data, tags.left_out
+
+
+def _directory(file: BinaryIO, place: int, order: str, big: bool, tags: Tags) -> list[int]:
+    """Look at one directory, and return the places of those that it names."""
+    code, kind = ("Q", "HHQ8s") if big else ("H", "HHI4s")
+    room, length = struct.calcsize(code), struct.calcsize(order + kind)
+    start = _at(file, place, room)
+    if len(start) < room:
+        return []
+    (count,) = struct.unpack(order + code, start)
+    if count > MOST_TAGS:
+        tags.patches.append(Patch(place, place + room, struct.pack(order + code, MOST_TAGS)))
+        tags.left_out += (count - MOST_TAGS) * length
+        count = MOST_TAGS
+    entries = _at(file, place + room, count * length)
+    further = []
+    for number, (tag, type_, many, data) in enumerate(
+        struct.iter_unpack(order + kind, entries[: len(entries) // length * length])
+    ):
+        size = many * _SIZES.get(type_, 0)
+        value = data if size <= len(data) else b""
+        if tag in _SUB_DIRECTORIES and value:
+            further.append(_numbers(value, type_, 1, order)[0])
+        if tag in _NEEDED:
+            tags.needed += size
+            if tag in _SHOWN and many:
+                where = struct.unpack(order + ("Q" if big else "I"), data)[0]
+                known = _numbers(value or _at(file, where, min(size, 64)), type_, min(many, 16), order)
+                tags.values[tag] = max([tags.values.get(tag, 0), *known])
+        elif size > (PROFILE_BYTES if tag == _PROFILE else METADATA_BYTES) or _too_much(tags, tag, size):
+            spot = place + room + number * length + 4  # the tag's count: none is left
+            tags.patches.append(Patch(spot, spot + (8 if big else 4), bytes(8 if big else 4)))
+            tags.left_out += size
+    return further
+
+
+def _too_much(tags: Tags, tag: int, size: int) -> bool:
+    """Count a tag, and tell whether all tags together are now too large: many may have the same bytes."""
+    if tag == _PROFILE or tags.total + size > _TOTAL_BYTES:
+        return tag != _PROFILE
+    tags.total += size
+    return False
+
+
+def _numbers(data: bytes, type_: int, most: int, order: str) -> list[int]:
+    """Return the whole numbers in some bytes; 0 where their type is another."""
+    code = _CODES.get(type_)
+    if code is None:
+        return [0]
+    count = min(most, len(data) // struct.calcsize(code))
+    numbers = struct.unpack_from(f"{order}{count}{code}", data)
+    return [int(number) if math.isfinite(number) else 0 for number in numbers] or [0]
+
+
+def _at(file: BinaryIO, place: int, size: int) -> bytes:
+    try:
+        file.seek(place)
+        return file.read(size)
+    except (OSError, OverflowError, ValueError):  # no file has such a place
+        return b""
