@@ -13,7 +13,7 @@ from typing import Any
 
 from h2a_batch.errors import UsageError
 from h2a_batch.machine import available_cores, available_memory
-from h2a_batch.photos import FITS, FORMATS, USUAL_SECONDS, parse_memory, usual_memory
+from h2a_batch.photos import FITS, FORMATS, USUAL_MEMORY, USUAL_SECONDS, parse_memory
 
 FACES = ("off", "crop", "paste")
 NO_FACE = ("convert", "skip", "fail")
@@ -203,7 +203,7 @@ class Options:
     def most_memory(self) -> int:
         """The bytes of memory that reading one photo may take."""
         given = self.memory_per_photo and parse_memory(self.memory_per_photo)
-        return given or usual_memory()
+        return given or USUAL_MEMORY
 
     @property
     def archive(self) -> Path | None:

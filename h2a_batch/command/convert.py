@@ -28,7 +28,7 @@ from h2a_batch.options import (
     Options,
     Workers,
 )
-from h2a_batch.photos import FITS, FORMATS, MOST_USUAL_MEMORY, USUAL_SECONDS
+from h2a_batch.photos import FITS, FORMATS, USUAL_MEMORY, USUAL_SECONDS
 from h2a_batch.run import convert_folder
 from h2a_batch.sources import SETTLE_SECONDS
 from h2a_batch.version import __version__
@@ -267,7 +267,7 @@ def _add_behaviour(group: argparse._ArgumentGroup) -> None:
         "--memory-per-photo",
         metavar="MB",
         help="fail a photo that takes more memory to read: MB, or with a unit, as in 4G "
-        f"(default: {MOST_USUAL_MEMORY >> 20}, or half of the free memory if that is less)",
+        f"(default: {USUAL_MEMORY >> 20})",
     )
     group.add_argument(
         "--on-success",

@@ -28,7 +28,7 @@ from h2a_batch.errors import H2AError, ModelError, PhotoError, ShortageError, St
 from h2a_batch.faces import Detectors, Face, check_detector, search_of
 from h2a_batch.inference import Generator, one_line, resolve_device
 from h2a_batch.ledger import Output, Task
-from h2a_batch.machine import lacks_memory
+from h2a_batch.machine import available_memory, lacks_memory
 from h2a_batch.options import Options, Workers
 from h2a_batch.photos import FORMATS, Frame, encode
 from h2a_batch.places import at
@@ -38,6 +38,7 @@ _HANDFUL = 8  # photos: no more than these need one generator only, as loading a
 _CALLERS = 16  # threads that read from a store; half as many at least write to one: they mostly wait
 _HELD_BYTES = 256 << 20  # of objects in memory before they are decoded; a larger one is there alone
 _SHORT = "free some memory, or use fewer --workers; the next run goes on from here"
+_LITTLE_MEMORY = 256 << 20  # bytes; with less, MindSpore Lite fails for reasons that it does not say
 _FILL_SECONDS = 0.05  # how long a batch with room waits for one more photo
 
 
@@ -89,9 +90,11 @@ class _Job:
 
     def fail(self, error: Exception) -> None:
         """Note why the photo failed; an error of no known kind is kept with its traceback."""
-        self.short = lacks_memory(error)
-        if self.short:
-            self.error = ShortageError(f"{self.task.source.path}: memory ran short ({one_line(error)})", _SHORT)
+        models = isinstance(error, ModelError) or (isinstance(error, PhotoError) and error.kind == "model")
+        self.short = lacks_memory(error) or (models and available_memory() < _LITTLE_MEMORY)
+        if self.short and not isinstance(error, ShortageError):
+            why = one_line(error) or type(error).__name__
+            self.error = ShortageError(f"{self.task.source.path}: memory ran short ({why})", _SHORT)
         elif isinstance(error, H2AError):
             self.error = error
         else:
@@ -108,6 +111,7 @@ def load(model: Path, options: Options) -> Generator:
     """
     if options.faces != "off":
         check_detector()
+    np.eye(2) @ np.eye(2)  # OpenBLAS takes its memory now: later, where there is none, it would try for ever
     device = resolve_device(options.device)
     return Generator(model, device=device, batch_size=options.batch_for(device))
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from h2a_batch.convert.allowance import Allowance
+from h2a_batch.errors import ShortageError
 from h2a_batch.machine import available_memory
 from h2a_batch.options import Options
 from h2a_batch.photos import Limits
@@ -63,7 +64,8 @@ class Turns:
                 hire = self._threads - self._apart < self._count
                 self._threads += hire
             if hire:
-                self._hire()
+                with contextlib.suppress(ShortageError):  # the others decode more slowly then
+                    self._hire()
             with self._processes:
                 self._memory.take(self._memory_of_one)
                 try:

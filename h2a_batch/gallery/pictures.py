@@ -26,7 +26,6 @@ from h2a_batch.photos import (
     extent_of,
     inspect,
     read_apart,
-    usual_memory,
 )
 
 Size = tuple[int, int]
@@ -107,7 +106,7 @@ def _turn() -> Iterator[None]:
 
 def _limits() -> Limits:
     """Return what a suspicious photo may take: it was converted, but it may have been replaced since."""
-    return Limits(memory=usual_memory(), turn=_turn)
+    return Limits(turn=_turn)
 
 
 def _whole(path: Path, room: Size) -> Picture:

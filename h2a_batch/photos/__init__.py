@@ -7,7 +7,7 @@ from h2a_batch.photos.formats import FORMATS, encode
 from h2a_batch.photos.frame import Frame, Matrix, Pixels, Point, cut
 from h2a_batch.photos.inspect import Look, inspect
 from h2a_batch.photos.kinds import HEIF, sniff
-from h2a_batch.photos.limits import MOST_USUAL_MEMORY, USUAL_SECONDS, Limits, parse_memory, spoken, usual_memory
+from h2a_batch.photos.limits import USUAL_MEMORY, USUAL_SECONDS, Limits, parse_memory, spoken
 from h2a_batch.photos.png import encode_png
 from h2a_batch.photos.reader import (
     AGAIN,
@@ -28,8 +28,8 @@ __all__ = [
     "FORMATS",
     "HAVE_HEIF",
     "HEIF",
-    "MOST_USUAL_MEMORY",
     "READERS",
+    "USUAL_MEMORY",
     "USUAL_SECONDS",
     "Box",
     "Frame",
@@ -59,5 +59,4 @@ __all__ = [
     "spoken",
     "step_back",
     "to_srgb",
-    "usual_memory",
 ]

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from h2a_batch.machine import available_memory
-
 USUAL_SECONDS = 60.0
-MOST_USUAL_MEMORY = 2 << 30  # bytes
+USUAL_MEMORY = 2 << 30  # bytes
 _UNITS = {"": 20, "K": 10, "M": 20, "G": 30, "T": 40}  # powers of two; a plain number is in MB
 _MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([KMGT]?)(?:I?B)?", re.IGNORECASE)
 
@@ -28,15 +26,10 @@ class Limits:
     """
 
     seconds: float = USUAL_SECONDS
-    memory: int = MOST_USUAL_MEMORY
+    memory: int = USUAL_MEMORY
     turn: Callable[[], AbstractContextManager[None]] = nullcontext
     ended: Callable[[], bool] = lambda: False
     apart: bool = False
-
-
-def usual_memory() -> int:
-    """Return the bytes that one photo may take where nobody says otherwise: 2 GiB, or half of what is free if less."""
-    return min(MOST_USUAL_MEMORY, available_memory() // 2)
 
 
 def parse_memory(text: str) -> int | None:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from h2a_batch.errors import H2AError
-from h2a_batch.machine import available_cores, lacks_memory
+from h2a_batch.machine import available_cores, lacks_memory, used_addresses
 
 READY, QUESTION, ANSWER, DONE, FAILED, NO_MEMORY, CRASHED = (
     "ready question answer done failed no-memory crashed".split()
@@ -80,6 +82,9 @@ def serve() -> None:
         return receive(connection)[1]
 
     file: BinaryIO = io.BytesIO(work.file) if isinstance(work.file, bytes) else os.fdopen(work.file, "rb")
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")  # where memory runs short, the system is to end this process, and not its parent
+    np.eye(2) @ np.eye(2)  # OpenBLAS takes its memory now: later, where there is none, it would try for ever
     ours = _limit(work)
     send(connection, (READY, None))
     try:
@@ -96,7 +101,7 @@ def _limit(work: Work) -> bool:
     seconds = math.ceil(work.seconds * available_cores()) + 60  # where the parent's death goes unnoticed
     _lower(resource.RLIMIT_CPU, seconds)
     more = int(_SLACK * work.memory)
-    used = _own_pages()
+    used = used_addresses()
     return all([_lower(resource.RLIMIT_AS, used[0] + more), _lower(resource.RLIMIT_DATA, used[1] + more)])
 
 
@@ -108,13 +113,3 @@ def _lower(what: int, most: int) -> bool:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(what, (most, hard))
     return True
-
-
-def _own_pages() -> tuple[int, int]:
-    """Return the bytes of addresses that this process uses, all of them and those for data."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            pages = [int(text) for text in file.read().split()]
-    except (OSError, ValueError):
-        return 1 << 30, 1 << 30
-    return pages[0] * os.sysconf("SC_PAGE_SIZE"), pages[5] * os.sysconf("SC_PAGE_SIZE")
