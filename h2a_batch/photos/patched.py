@@ -25,7 +25,12 @@ class Patch:
 
 
 def patched(file: BinaryIO, patches: Sequence[Patch]) -> BinaryIO:
-    """Return a file for reading with these patches, which do not overlap; the given file stays as it is."""
+    """Return a file for reading with these patches; the given file stays as it is.
+
+    Args:
+        file: open for reading.
+        patches: of two that overlap, the one that begins later counts for nothing.
+    """
     return io.BufferedReader(_Patched(file, sorted(patches, key=lambda patch: patch.start)))
 
 
@@ -39,6 +44,8 @@ class _Patched(io.RawIOBase):
         self._pieces: list[tuple[int, int, bytes | None]] = []  # where it begins there, its length, a patch's bytes
         known = 0
         for patch in patches:
+            if patch.start < known or patch.start > end:
+                continue
             self._pieces += [(known, patch.start - known, None), (0, len(patch.data), patch.data)]
             known = patch.end
         self._pieces.append((known, max(0, end - known), None))

@@ -13,6 +13,7 @@ from h2a_batch.photos.patched import Patch
 METADATA_BYTES = 1 << 20  # of one item, such as a tag or a text; what is larger is left out
 PROFILE_BYTES = 16 << 20  # of an ICC profile: some of printing presses have 3 MB
 MOST_TAGS = 4096  # of one directory
+_DIRECTORIES = 8  # of a file; photos have 4
 _TOTAL_BYTES = 4 * METADATA_BYTES  # of all tags of a file
 _SUB_DIRECTORIES = frozenset({34665, 34853, 40965})  # EXIF, GPS, interoperability
 _PROFILE = 34675
@@ -53,12 +54,15 @@ def look_at_tags(file: BinaryIO) -> Tags:
     if big and len(head) < 16:
         return tags
     (first,) = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])
-    waiting, met = [first], {0}
+    waiting, met = [(first, -1)], [(0, 8)]
     while waiting:
-        place = waiting.pop()
-        if place not in met and len(met) < 8:
-            met.add(place)
+        place, spot = waiting.pop()
+        end = place + _extent(file, place, order, big)
+        if len(met) < _DIRECTORIES and not any(place < last and start < end for start, last in met):
+            met.append((place, end))
             waiting += _directory(file, place, order, big, tags)
+        elif spot >= 0:  # it lies in another one: no program writes that
+            tags.patches.append(_none_at(spot, big))
     return tags
 
 
@@ -73,8 +77,21 @@ def lighten_exif(block: bytes) -> tuple[bytes, int]:
     return prefix + data, tags.left_out
 
 
-def _directory(file: BinaryIO, place: int, order: str, big: bool, tags: Tags) -> list[int]:
-    """Look at one directory, and return the places of those that it names."""
+def _extent(file: BinaryIO, place: int, order: str, big: bool) -> int:
+    """Return the bytes of a directory, at least 1."""
+    start = _at(file, place, 8 if big else 2)
+    count = int.from_bytes(start, "little" if order == "<" else "big")
+    return max(1, len(start) + min(count, MOST_TAGS) * (20 if big else 12))
+
+
+def _none_at(spot: int, big: bool) -> Patch:
+    """Return the patch that sets a number, such as the count of a tag, to 0."""
+    size = 8 if big else 4
+    return Patch(spot, spot + size, bytes(size))
+
+
+def _directory(file: BinaryIO, place: int, order: str, big: bool, tags: Tags) -> list[tuple[int, int]]:
+    """Look at one directory; return the places of those that it names, each with the place of its tag's count."""
     code, kind = ("Q", "HHQ8s") if big else ("H", "HHI4s")
     room, length = struct.calcsize(code), struct.calcsize(order + kind)
     start = _at(file, place, room)
@@ -82,7 +99,8 @@ def _directory(file: BinaryIO, place: int, order: str, big: bool, tags: Tags) ->
         return []
     (count,) = struct.unpack(order + code, start)
     if count > MOST_TAGS:
-        tags.patches.append(Patch(place, place + room, struct.pack(order + code, MOST_TAGS)))
+        behind = place + room + MOST_TAGS * length  # where the place of the next directory stands
+        tags.patches += [Patch(place, place + room, struct.pack(order + code, MOST_TAGS)), _none_at(behind, big)]
         tags.left_out += (count - MOST_TAGS) * length
         count = MOST_TAGS
     entries = _at(file, place + room, count * length)
@@ -91,19 +109,18 @@ def _directory(file: BinaryIO, place: int, order: str, big: bool, tags: Tags) ->
         struct.iter_unpack(order + kind, entries[: len(entries) // length * length])
     ):
         size = many * _SIZES.get(type_, 0)
-        value = data if size <= len(data) else b""
-        if tag in _SUB_DIRECTORIES and value:
-            further.append(_numbers(value, type_, 1, order)[0])
+        spot = place + room + number * length + 4
         if tag in _NEEDED:
             tags.needed += size
             if tag in _SHOWN and many:
                 where = struct.unpack(order + ("Q" if big else "I"), data)[0]
-                known = _numbers(value or _at(file, where, min(size, 64)), type_, min(many, 16), order)
-                tags.values[tag] = max([tags.values.get(tag, 0), *known])
+                value = data[:size] if size <= len(data) else _at(file, where, min(size, 64))
+                tags.values[tag] = max([tags.values.get(tag, 0), *_numbers(value, type_, min(many, 16), order)])
         elif size > (PROFILE_BYTES if tag == _PROFILE else METADATA_BYTES) or _too_much(tags, tag, size):
-            spot = place + room + number * length + 4  # the tag's count: none is left
-            tags.patches.append(Patch(spot, spot + (8 if big else 4), bytes(8 if big else 4)))
+            tags.patches.append(_none_at(spot, big))
             tags.left_out += size
+        elif tag in _SUB_DIRECTORIES and size <= len(data):
+            further.append((_numbers(data, type_, 1, order)[0], spot))
     return further
 
 
