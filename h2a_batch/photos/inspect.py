@@ -19,6 +19,7 @@ from h2a_batch.photos.tags import METADATA_BYTES, PROFILE_BYTES, look_at_tags
 
 _USUAL_BYTES = 600_000_000  # of memory: a JPEG of 120 megapixels, a HEIC of 50
 _SCANS = 100  # of a JPEG; cameras and programs make 10
+_SCANNED = 1_000_000_000  # pixels of all scans together
 _SEGMENTS = 1024  # before the pixels of a JPEG
 _HEADER_BYTES = 16 << 20  # before the pixels of a JPEG
 _PIXELS_A_BYTE, _MANY_PIXELS = 100, 25_000_000  # photos do not shrink so far, but bombs do
@@ -109,7 +110,7 @@ def _jpeg(file: BinaryIO) -> Look:
     if not progressive and (len(head) < 5 or head[4] >= parts):  # the first scan has it all
         return _sized(pixels, 0, 5)
     scans = _count(file, place, b"\xff\xda")
-    return replace(_sized(pixels, 3, 10), why=f"{scans:,} scans" if scans > _SCANS else "")
+    return replace(_sized(pixels, 3, 10), why=f"{scans:,} scans" if scans > _SCANS or scans * pixels > _SCANNED else "")
 
 
 def _count(file: BinaryIO, place: int, mark: bytes) -> int:

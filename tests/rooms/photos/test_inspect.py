@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PHOTOS, SHARED
+from hostile_support import chunk, png_of, png_with, scans, tiff_with, webp_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -17,8 +18,6 @@ from PIL import Image, ImageCms
 from h2a_batch.photos import HAVE_HEIF, Reader, inspect
 from h2a_batch.photos.patched import Patch, patched
 from h2a_batch.photos.tags import lighten_exif
-
-from hostile import chunk, png_of, png_with, scans, tiff_with, webp_of  # isort: skip
 
 MB = 1 << 20
 

@@ -18,9 +18,9 @@ def webp_of(width: int, height: int) -> bytes:
 
 
 def scans(count: int, size: int = 64) -> bytes:
-    """A progressive JPEG whose last scan is there so many times more."""
+    """A gray progressive JPEG whose last scan is there so many times more."""
     data = io.BytesIO()
-    Image.effect_noise((size, size), 60).save(data, "JPEG", progressive=True)
+    Image.new("L", (size, size), 90).save(data, "JPEG", progressive=True)
     whole = data.getvalue()
     last = whole.rindex(b"\xff\xda")
     return whole[:last] + whole[last:-2] * count + whole[-2:]
