@@ -15,6 +15,8 @@ PROFILE_BYTES = 16 << 20  # of an ICC profile: some of printing presses have 3 M
 MOST_TAGS = 4096  # of one directory
 _DIRECTORIES = 8  # of a file; photos have 4
 _TOTAL_BYTES = 4 * METADATA_BYTES  # of all tags of a file
+_TEXTS = frozenset({1, 2, 6, 7})  # types that are copied as they are; numbers become objects of Python one by one
+_NUMBERS_WEIGH = 16
 _SUB_DIRECTORIES = frozenset({34665, 34853, 40965})  # EXIF, GPS, interoperability
 _PROFILE = 34675
 # what a reader needs to find the pixels
@@ -34,6 +36,7 @@ class Tags:
         needed: the bytes of the tags that a reader needs to find the pixels.
         patches: with these the file has no tag that is too large.
         left_out: the bytes of those tags.
+        total: the bytes of the tags that stay, numbers counted `_NUMBERS_WEIGH` times.
     """
 
     values: dict[int, int] = field(default_factory=dict)
@@ -116,7 +119,7 @@ def _directory(file: BinaryIO, place: int, order: str, big: bool, tags: Tags) ->
                 where = struct.unpack(order + ("Q" if big else "I"), data)[0]
                 value = data[:size] if size <= len(data) else _at(file, where, min(size, 64))
                 tags.values[tag] = max([tags.values.get(tag, 0), *_numbers(value, type_, min(many, 16), order)])
-        elif size > (PROFILE_BYTES if tag == _PROFILE else METADATA_BYTES) or _too_much(tags, tag, size):
+        elif size > (PROFILE_BYTES if tag == _PROFILE else METADATA_BYTES) or _too_much(tags, tag, type_, size):
             tags.patches.append(_none_at(spot, big))
             tags.left_out += size
         elif tag in _SUB_DIRECTORIES and size <= len(data):
@@ -124,11 +127,14 @@ def _directory(file: BinaryIO, place: int, order: str, big: bool, tags: Tags) ->
     return further
 
 
-def _too_much(tags: Tags, tag: int, size: int) -> bool:
+def _too_much(tags: Tags, tag: int, type_: int, size: int) -> bool:
     """Count a tag, and tell whether all tags together are now too large: many may have the same bytes."""
-    if tag == _PROFILE or tags.total + size > _TOTAL_BYTES:
-        return tag != _PROFILE
-    tags.total += size
+    if tag == _PROFILE:
+        return False
+    weight = size if type_ in _TEXTS else _NUMBERS_WEIGH * size
+    if tags.total + weight > _TOTAL_BYTES:
+        return True
+    tags.total += weight
     return False
 
 
