@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -63,15 +64,8 @@ def convert_image(
         RuntimeMissingError: MindSpore Lite or the device is missing.
         MemoryError: the machine lacks the memory.
     """
-    options = Options(
-        model=os.fspath(model),
-        faces=faces,
-        size=str(size),
-        fit=fit,
-        device=device,
-        timeout_per_photo=timeout_per_photo,
-        memory_per_photo=memory_per_photo,
-    )
+    options = Options(model=os.fspath(model), faces=faces, size=str(size), fit=fit, device=device)
+    options = replace(options, timeout_per_photo=timeout_per_photo, memory_per_photo=memory_per_photo)
     limits = Limits(options.timeout_per_photo, options.most_memory)
     generator = generator or Generator(options.model, device=options.device)
     card = generator.card
