@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ModelError,
         PhotoError,
         RuntimeMissingError,
+        ShortageError,
         StorageError,
         UsageError,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "Options",
     "PhotoError",
     "RuntimeMissingError",
+    "ShortageError",
     "StorageError",
     "Summary",
     "UsageError",

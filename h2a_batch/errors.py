@@ -64,6 +64,12 @@ class StorageError(H2AError):
     exit_code = EXIT_SOME_FAILED
 
 
+class ShortageError(H2AError):
+    """The machine's memory ran short. The run stops; the next run continues where this one stopped."""
+
+    exit_code = EXIT_SOME_FAILED
+
+
 class ClusterError(H2AError):
     """The cluster went away, or none of its nodes can work. The run stops; the next run continues where it stopped."""
 
@@ -81,7 +87,7 @@ class PhotoError(H2AError):
 
     Args:
         kind: a short, stable word for scripts: ``empty``, ``not-an-image``, ``truncated``, ``corrupt``,
-            ``too-large``, ``unreadable``, ``vanished``, ``changed``, ``unsupported``, ``output``,
+            ``too-large``, ``hostile``, ``unreadable``, ``vanished``, ``changed``, ``unsupported``, ``output``,
             ``model``, ``no-face`` or ``internal``.
         message: as for `H2AError`.
         advice: as for `H2AError`.

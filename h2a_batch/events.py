@@ -18,7 +18,8 @@ class FileResult:
         state: ``converted``, ``skipped`` or ``failed``; ``planned`` in a dry run.
         output: the first file that the run made or found; None where there is none.
         kind: for a failure, see `PhotoError`; for a skip, ``unchanged``, ``exists`` or ``no-face``.
-        message: says what is wrong and what to do, in one line; empty where all is well.
+        message: says what is wrong and what to do, in one line; for a converted photo what of it was left out, if
+            anything; empty where all is well.
         seconds: the time from the first byte read to the last byte written.
         trace: the traceback, for the kind ``internal`` alone.
         outputs: all files that the run made.

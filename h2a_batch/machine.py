@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import re
+import resource
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+# as Pillow, MindSpore Lite, C++ and Python's threads say it
+_LACK = re.compile(
+    r"out of memory|bad_alloc|malloc (\w+ )*failed|(allocate|create|not enough|lack of) memory|start new thread", re.I
+)
 
 
 def available_cores() -> int:
@@ -23,7 +30,37 @@ def available_memory() -> int:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError):
         free = 1 << 40
-    return min([free, *_cgroup_memory()])
+    return max(0, min([free, *_cgroup_memory(), *_limited_memory()]))
+
+
+def used_addresses() -> tuple[int, int]:
+    """Return the bytes of addresses that this process uses: all, and those for data; 0 where the system does not say.
+
+    The limits that ``ulimit -v`` and ``ulimit -d`` set are about these two.
+    """
+    try:
+        pages = Path("/proc/self/statm").read_text().split()
+        return int(pages[0]) * os.sysconf("SC_PAGE_SIZE"), int(pages[5]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0, 0
+
+
+def _limited_memory() -> list[int]:
+    """Return the bytes that are left below each limit that a shell or a service set for this process."""
+    soft = [resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return [most - used for most, used in zip(soft, used_addresses(), strict=True) if most != resource.RLIM_INFINITY]
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that caused it, says that the machine gave no memory."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if isinstance(error, MemoryError) or number == errno.ENOMEM:
+            return True
+        if isinstance(error, RuntimeError | OSError) and number is None and _LACK.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _cgroup_memory(root: Path = _CGROUP, own: Path = Path("/proc/self/cgroup")) -> list[int]:

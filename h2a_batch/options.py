@@ -13,7 +13,7 @@ from typing import Any
 
 from h2a_batch.errors import UsageError
 from h2a_batch.machine import available_cores, available_memory
-from h2a_batch.photos import FITS, FORMATS
+from h2a_batch.photos import FITS, FORMATS, USUAL_MEMORY, USUAL_SECONDS, parse_memory
 
 FACES = ("off", "crop", "paste")
 NO_FACE = ("convert", "skip", "fail")
@@ -22,6 +22,8 @@ USUAL_SMALLEST, LARGE_SMALLEST = 28.0, 40.0  # pixels across the smallest face t
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".pdf")
 OUTPUT_VERSION = 3  # raise it when the same options come to give other pixels: all photos are then converted again
 ARCHIVE, MOVE = "archive=", "move="
+MOST_SECONDS = 86_400  # for one photo
+LEAST_MEMORY = 64 << 20  # bytes for one photo
 _GENERATOR_BYTES = 300_000_000  # the memory of one generator, with room to spare
 _CLUSTER = re.compile(r"auto|(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):\d{1,5}")
 _DEVICE = re.compile(r"cpu|auto|ascend(:\d+)?")
@@ -104,6 +106,8 @@ class Options:
     no_face: str = "convert"
     ray: str | None = None
     endpoint: str = ""
+    timeout_per_photo: float = USUAL_SECONDS
+    memory_per_photo: str | None = None
 
     def __post_init__(self) -> None:
         _require(self.format in FORMATS, f"--format {self.format}: choose one of {', '.join(FORMATS)}")
@@ -154,6 +158,7 @@ class Options:
         )
         self._check_faces()
         self._check_watch()
+        self._check_limits()
 
     def _check_faces(self) -> None:
         """Check the options about faces."""
@@ -181,6 +186,24 @@ class Options:
             not (self.watch and self.overwrite),
             "--watch and --overwrite: choose one; run once with --overwrite, then watch without",
         )
+
+    def _check_limits(self) -> None:
+        """Check what one photo may take."""
+        _require(
+            0 < self.timeout_per_photo <= MOST_SECONDS,
+            f"--timeout-per-photo {self.timeout_per_photo:g}: choose a number of seconds, up to {MOST_SECONDS}",
+        )
+        memory = None if self.memory_per_photo is None else parse_memory(self.memory_per_photo)
+        _require(
+            self.memory_per_photo is None or (memory is not None and memory >= LEAST_MEMORY),
+            f"--memory-per-photo {self.memory_per_photo}: choose {LEAST_MEMORY >> 20} MB or more, as in 1500 or 4G",
+        )
+
+    @property
+    def most_memory(self) -> int:
+        """The bytes of memory that reading one photo may take."""
+        given = self.memory_per_photo and parse_memory(self.memory_per_photo)
+        return given or USUAL_MEMORY
 
     @property
     def archive(self) -> Path | None:
@@ -236,6 +259,8 @@ def with_settings(options: Options, settings: dict[str, Any]) -> Options:
     fields = dict(settings)
     if "size" in fields:
         fields["size"] = str(fields["size"])
+    if fields.get("memory_per_photo") is not None:
+        fields["memory_per_photo"] = str(fields["memory_per_photo"])
     if "model" in fields:
         fields["model"] = os.fspath(fields["model"])
     if "workers" in fields and not isinstance(fields["workers"], Workers):

@@ -190,7 +190,8 @@ class Console:
         elif self.watch and result.state == "converted" and not self.quiet:
             self.say(f"{shown(result.path)} -> {_files(result)} ({result.seconds:.2f} s)")
         elif self.verbose and result.state != "planned":
-            self.say(f"{shown(result.path)}: {result.state} {_files(result)} {result.seconds:.2f} s")
+            note = f"; {shown(result.message)}" if result.message else ""
+            self.say(f"{shown(result.path)}: {result.state} {_files(result)} {result.seconds:.2f} s{note}")
 
     def event(self, event: Event) -> None:
         """Show a change of state; the move of a photo as the options asked is shown in JSON or with -v only."""
@@ -272,6 +273,8 @@ def _json(result: FileResult) -> str:
         fields |= {"outputs": [str(path) for path in result.outputs], "faces": result.faces}
     if result.state == "failed" or result.kind:
         fields |= {"kind": result.kind, "message": result.message}
+    elif result.message:
+        fields["message"] = result.message
     if result.seconds:
         fields["seconds"] = round(result.seconds, 4)
     return json.dumps(fields)

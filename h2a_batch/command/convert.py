@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import FrameType
 
 from h2a_batch.command.console import Console, Parser, forsake, print_error, quiet_libraries, unforeseen
-from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, H2AError, StreamError
+from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, H2AError, StreamError
 from h2a_batch.gallery import REPORT_SUFFIXES
 from h2a_batch.inference import known_models
 from h2a_batch.options import (
@@ -27,7 +27,7 @@ from h2a_batch.options import (
     Options,
     with_settings,
 )
-from h2a_batch.photos import FITS, FORMATS
+from h2a_batch.photos import FITS, FORMATS, USUAL_MEMORY, USUAL_SECONDS
 from h2a_batch.places import sweep_scratch
 from h2a_batch.run import convert_folder
 from h2a_batch.sources import SETTLE_SECONDS
@@ -64,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_INTERRUPTED
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
+        except MemoryError:
+            print_error(sys.stderr, "memory ran short; free some, or use fewer --workers, and run it again")
+            return EXIT_SOME_FAILED
         except Exception as error:
             return unforeseen(error, given.verbose)
 
@@ -246,6 +249,19 @@ def _add_behaviour(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--fail-fast", action="store_true", help="stop at the first photo that fails")
     group.add_argument("--dry-run", action="store_true", help="list what would be converted, and write nothing")
     group.add_argument("--limit", type=int, metavar="N", help="convert at most N photos")
+    group.add_argument(
+        "--timeout-per-photo",
+        type=float,
+        default=USUAL_SECONDS,
+        metavar="SECONDS",
+        help=f"fail a photo of a suspicious structure or size that takes longer to read (default: {USUAL_SECONDS:g})",
+    )
+    group.add_argument(
+        "--memory-per-photo",
+        metavar="MB",
+        help="fail a photo that takes more memory to read: MB, or with a unit, as in 4G "
+        f"(default: {USUAL_MEMORY >> 20})",
+    )
     group.add_argument(
         "--on-success",
         default="keep",

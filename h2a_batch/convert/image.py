@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from h2a_batch.errors import PhotoError
 from h2a_batch.faces import Detectors, search_of
 from h2a_batch.inference import Generator
 from h2a_batch.options import Options
+from h2a_batch.photos import Limits
 
 _STORED = ("L", "RGB", "RGBA", "I;16")  # modes that PNG keeps as they are
 
@@ -33,6 +35,8 @@ def convert_image(
     fit: str | None = None,
     device: str = "auto",
     generator: Generator | None = None,
+    timeout_per_photo: float = Options.timeout_per_photo,
+    memory_per_photo: str | None = None,
 ) -> Image.Image | list[Image.Image]:
     """Convert one image to an anime face.
 
@@ -47,6 +51,8 @@ def convert_image(
         device: ``cpu``, ``ascend``, ``ascend:N`` or ``auto``.
         generator: an open model, which saves loading it for each image. Threads may share it. It makes ``model`` and
             ``device`` irrelevant.
+        timeout_per_photo: the seconds that reading a file of a suspicious structure may take.
+        memory_per_photo: the memory that it may take, in MB or with a unit, such as ``4G``.
 
     Returns:
         a Pillow image: RGBA where the input is transparent, else RGB. With ``faces="crop"`` a list of such images, from
@@ -57,13 +63,16 @@ def convert_image(
         PhotoError: the image cannot be read; ``kind`` says why.
         ModelError: the model is missing or broken, or gave no picture.
         RuntimeMissingError: MindSpore Lite or the device is missing.
+        MemoryError: the machine lacks the memory.
     """
     options = Options(model=os.fspath(model), faces=faces, size=str(size), fit=fit, device=device)
+    options = replace(options, timeout_per_photo=timeout_per_photo, memory_per_photo=memory_per_photo)
+    limits = Limits(options.timeout_per_photo, options.most_memory)
     generator = generator or Generator(options.model, device=options.device)
     card = generator.card
     search = search_of(options, _detectors().find, card.face)
     frame = card.input.width, card.input.height
-    photo = decode(_file_of(image), frame, options.fit or card.fit, options.size, search=search)
+    photo = decode(_file_of(image), frame, options.fit or card.fit, options.size, search=search, limits=limits)
     pictures = finish(photo, answers_of(generator, [part.pixels for part in photo.parts]), keep_alpha=True)
     return pictures if options.faces == "crop" else pictures[0]
 

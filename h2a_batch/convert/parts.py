@@ -15,14 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from h2a_batch.convert.apart import decode_apart
 from h2a_batch.errors import PhotoError
 from h2a_batch.faces import Search
+from h2a_batch.machine import lacks_memory
 from h2a_batch.photos import (
     AGAIN,
     HAVE_HEIF,
     HEIF,
     Box,
     Frame,
+    Limits,
+    Look,
     Placement,
     Reader,
     Scaled,
@@ -32,6 +36,7 @@ from h2a_batch.photos import (
     explained,
     extent,
     fit_photo,
+    inspect,
     sniff,
     step_back,
     to_srgb,
@@ -39,6 +44,7 @@ from h2a_batch.photos import (
 from h2a_batch.places import LINKED, open_file
 
 Stamp = tuple[int, int]  # size in bytes, and the time of the last change in nanoseconds
+_USUAL = Limits()
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Photo:
         sha256: of the file's bytes, in hex.
         faces: for each part, where the face is in the upright photo; empty where the photo is one part.
         canvas: the photo into which the painted faces are put back, with its own alpha; None where they are not.
+        note: what of the file was left out, in words; empty for most photos.
     """
 
     parts: tuple[Part, ...]
@@ -73,6 +80,7 @@ class Photo:
     sha256: str
     faces: tuple[Frame, ...] = ()
     canvas: Part | None = None
+    note: str = ""
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -99,6 +107,7 @@ def decode(
     search: Search | None = None,
     met: Stamp | None = None,
     links: bool = True,
+    limits: Limits = _USUAL,
 ) -> Photo:
     """Read a photo upright, in sRGB, and cut it into parts in the model's size.
 
@@ -111,17 +120,19 @@ def decode(
         search: finds the faces, each of which becomes a part of its own; without it the photo is one part.
         met: the size and time of change that the file must have; by default those at the start of reading.
         links: whether to follow links to the file.
+        limits: the time and memory that reading it may take.
 
     Raises:
         PhotoError: the file cannot be read as a photo; ``kind`` says why.
+        MemoryError: the machine lacks the memory for a photo within its limits.
     """
-    wish = _Wish(frame, fit, size, keep_metadata, search)
+    wish = Wish(frame, fit, size, keep_metadata, search)
     if isinstance(path, bytes):
-        return _decode_open(io.BytesIO(path), wish)
+        return _decode_open(io.BytesIO(path), wish, limits)
     try:
         with open(path, "rb") if links else open_file(path) as file:
             before = met or _stamp(file)
-            photo = _decode_open(file, wish)
+            photo = _decode_open(file, wish, limits)
             after = _stamp(file)
     except FileNotFoundError as error:
         raise PhotoError("vanished", "the file is no longer there", "run again when it is back") from error
@@ -130,6 +141,8 @@ def decode(
     except OSError as error:
         if not links and error.errno in LINKED:
             raise PhotoError("changed", "a link took its place, or its folder's; it is not followed") from error
+        if lacks_memory(error):
+            raise MemoryError(str(error)) from error
         raise PhotoError(
             "unreadable", f"the file cannot be read: {error.strerror or error}", "check the disk"
         ) from error
@@ -144,7 +157,7 @@ def _stamp(file: BinaryIO) -> Stamp:
 
 
 @dataclass(frozen=True)
-class _Wish:
+class Wish:
     """The arguments of `decode` that say what to make of a photo."""
 
     frame: Size
@@ -154,7 +167,7 @@ class _Wish:
     search: Search | None
 
 
-def _decode_open(file: BinaryIO, wish: _Wish) -> Photo:
+def _decode_open(file: BinaryIO, wish: Wish, limits: Limits) -> Photo:
     """Decode an open file; turn all errors of the decoders into PhotoError."""
     digest = hashlib.sha256()
     head = file.read(64)
@@ -170,17 +183,23 @@ def _decode_open(file: BinaryIO, wish: _Wish) -> Photo:
     digest.update(head)
     while block := file.read(1 << 20):
         digest.update(block)
+    look = inspect(file)
+    if look.why or limits.apart:
+        return decode_apart(decode_here, file, wish, look, digest.hexdigest(), limits)
+    return decode_here(file, wish, look, digest.hexdigest())
+
+
+def decode_here(file: BinaryIO, wish: Wish, look: Look, sha256: str) -> Photo:
+    """Decode a photo that inspection passed, in this thread; raise as `decode` does."""
     try:
-        return _read(Reader(file), wish, digest.hexdigest())
-    except PhotoError:
+        return _read(Reader(file, look), wish, sha256)
+    except (PhotoError, MemoryError):
         raise
-    except MemoryError as error:
-        raise PhotoError("too-large", "its pixels do not fit in memory") from error
     except Exception as error:
         raise explained(error) from error
 
 
-def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
+def _read(reader: Reader, wish: Wish, sha256: str) -> Photo:
     """Read a photo and cut it into parts: the whole, stepped back from a close-up, or its faces."""
     exif = reader.exif if wish.keep_metadata else None
     placement = fit_photo(reader.upright, wish.frame, wish.fit, wish.size)
@@ -191,8 +210,8 @@ def _read(reader: Reader, wish: _Wish, sha256: str) -> Photo:
             placement = step_back(placement, portrait, wish.frame)
         elif faces := _find(reader, wish.search, scale):
             canvas = _canvas(reader, wish.size) if wish.search.paste else None
-            return Photo(tuple(_face(reader, face, wish) for face in faces), exif, sha256, faces, canvas)
-    return Photo((_whole(reader, wish.frame, placement, scale),), exif, sha256)
+            return Photo(tuple(_face(reader, face, wish) for face in faces), exif, sha256, faces, canvas, reader.note)
+    return Photo((_whole(reader, wish.frame, placement, scale),), exif, sha256, note=reader.note)
 
 
 def _find_portrait(reader: Reader, search: Search, scale: float) -> Frame | None:
@@ -237,7 +256,7 @@ def _whole(reader: Reader, frame: Size, placement: Placement, scale: float) -> P
     return Part(pixels, placement, alpha)
 
 
-def _face(reader: Reader, face: Frame, wish: _Wish) -> Part:
+def _face(reader: Reader, face: Frame, wish: Wish) -> Part:
     """Return a face as a part."""
     photo = reader.load(max(wish.frame) / face.side)
     scaled = replace(face, x=face.x * photo.x, y=face.y * photo.y, side=face.side * photo.x)
@@ -256,8 +275,7 @@ def _canvas(reader: Reader, size: str) -> Part:
     output = (max(1, round(width * scale)), max(1, round(height * scale)))
     alpha = photo.alpha if photo.alpha is None or scale == 1 else photo.alpha.resize(output, Image.Resampling.LANCZOS)
     box = (0, 0, width, height)
-    colours = photo.image if photo.colours is None else photo.colours  # keep the colours below transparent pixels, too
-    return Part(np.asarray(to_srgb(colours, reader.profile)), Placement(box, box, output), alpha)
+    return Part(np.asarray(to_srgb(photo.colours, reader.profile)), Placement(box, box, output), alpha)
 
 
 def _bounds(face: Frame) -> Box:

@@ -20,13 +20,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from h2a_batch.convert.allowance import Allowance
 from h2a_batch.convert.answers import answers_of
 from h2a_batch.convert.finish import finish
 from h2a_batch.convert.parts import Photo, decode
-from h2a_batch.errors import H2AError, ModelError, PhotoError, StorageError
+from h2a_batch.convert.turns import Turns
+from h2a_batch.errors import H2AError, ModelError, PhotoError, ShortageError, StorageError
 from h2a_batch.faces import Detectors, Face, check_detector, search_of
-from h2a_batch.inference import Generator, resolve_device
+from h2a_batch.inference import Generator, one_line, resolve_device
 from h2a_batch.ledger import Output, Task
+from h2a_batch.machine import available_memory, lacks_memory
 from h2a_batch.options import Options, Workers
 from h2a_batch.photos import FORMATS, Frame, encode
 from h2a_batch.places import at
@@ -35,6 +38,8 @@ NameFaces = Callable[[Task, int], Sequence[str]]
 _HANDFUL = 8  # photos: no more than these need one generator only, as loading another takes as long
 _CALLERS = 16  # threads that read from a store; half as many at least write to one: they mostly wait
 _HELD_BYTES = 256 << 20  # of objects in memory before they are decoded; a larger one is there alone
+_SHORT = "free some memory, or use fewer --workers; the next run goes on from here"
+_LITTLE_MEMORY = 256 << 20  # bytes; with less, MindSpore Lite fails for reasons that it does not say
 _FILL_SECONDS = 0.05  # how long a batch with room waits for one more photo
 
 
@@ -50,6 +55,7 @@ class Result:
         faces: the faces that were found and converted; empty where the photo was converted as a whole.
         error: None where all outputs are complete and on disk.
         trace: the traceback of an unexpected error.
+        note: what of the photo was left out, in words; empty for most photos.
     """
 
     task: Task
@@ -59,6 +65,7 @@ class Result:
     faces: tuple[Frame, ...] = ()
     error: H2AError | None = None
     trace: str = ""
+    note: str = ""
 
 
 @dataclass
@@ -74,6 +81,8 @@ class _Job:
     outputs: tuple[Output, ...] = ()
     error: H2AError | None = None
     trace: str = ""
+    alone: bool = False  # it is tried again with nothing else going on
+    short: bool = False  # it failed because memory ran short
 
     @property
     def count(self) -> int:
@@ -82,7 +91,12 @@ class _Job:
 
     def fail(self, error: Exception) -> None:
         """Note why the photo failed; an error of no known kind is kept with its traceback."""
-        if isinstance(error, H2AError):
+        models = isinstance(error, ModelError) or (isinstance(error, PhotoError) and error.kind == "model")
+        self.short = lacks_memory(error) or (models and available_memory() < _LITTLE_MEMORY)
+        if self.short and not isinstance(error, ShortageError):
+            why = one_line(error) or type(error).__name__
+            self.error = ShortageError(f"{self.task.source.path}: memory ran short ({why})", _SHORT)
+        elif isinstance(error, H2AError):
             self.error = error
         else:
             self.trace = traceback.format_exc()
@@ -98,6 +112,7 @@ def load(model: Path, options: Options) -> Generator:
     """
     if options.faces != "off":
         check_detector()
+    np.eye(2) @ np.eye(2)  # OpenBLAS takes its memory now: later, where there is none, it would try for ever
     device = resolve_device(options.device)
     return Generator(model, device=device, batch_size=options.batch_for(device))
 
@@ -117,16 +132,18 @@ def convert(
 
     Raises:
         StorageError: the output volume is full or gone. Photos on their way are dropped.
+        ShortageError: the machine lacks the memory for a photo, also with nothing else going on.
     """
     stages = _Stages(options, generator, workers, name_faces)
     room = 2 * (workers.decode + workers.generator * generator.batch_size + workers.encode)
     waiting = iter(tasks)
     flying = 0
+    again: list[Task] = []  # memory ran short with these: each is tried alone, once the others are done
     exhausted = False
     try:
-        while flying or not exhausted:
+        while flying or again or not exhausted:
             paused = False
-            while flying < room + stages.calling and not exhausted and not paused:
+            while flying < room + stages.calling and not exhausted and not paused and not again:
                 try:
                     task = next(waiting)
                 except StopIteration:
@@ -136,49 +153,20 @@ def convert(
                 if task is not None:
                     stages.take(_Job(task))
                     flying += 1
+            if again and not flying:
+                stages.take(_Job(again.pop(), alone=True))
+                flying = 1
             if flying > _HANDFUL:
                 stages.use_all_generators()
             for _ in range(stages.departures.qsize() if paused else min(flying, 1)):
                 job = stages.departures.get()
                 flying -= 1
-                yield _result(job)
+                if job.short and not job.alone:
+                    again.append(job.task)
+                else:
+                    yield _result(job)
     finally:
         stages.close()
-
-
-class _Allowance:
-    """A number of bytes that all threads share, first come, first served; a larger request waits to be alone."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._used = 0
-        self._open = False
-        self._freed = threading.Condition()
-        self._line: list[object] = []  # who waits, in turn: or small requests would keep a large one waiting for ever
-
-    def take(self, size: int) -> None:
-        """Wait until there are `size` bytes to take, and take them."""
-        with self._freed:
-            self._line.append(turn := object())
-            self._freed.wait_for(lambda: self._open or (self._line[0] is turn and self._has(size)))
-            self._line.remove(turn)
-            self._used += size
-            self._freed.notify_all()
-
-    def give(self, size: int) -> None:
-        """Give `size` bytes back."""
-        with self._freed:
-            self._used -= size
-            self._freed.notify_all()
-
-    def open(self) -> None:
-        """Let everybody through from now on."""
-        with self._freed:
-            self._open = True
-            self._freed.notify_all()
-
-    def _has(self, size: int) -> bool:
-        return not self._used or self._used + size <= self._most
 
 
 class _Stages:
@@ -191,8 +179,8 @@ class _Stages:
         self.detectors = Detectors()
         self.closing = False
         self._fetchers = self._callers = 0
-        self._memory = _Allowance(_HELD_BYTES)
-        self._loading = threading.Lock()
+        self._memory = Allowance(_HELD_BYTES)
+        self._loading, self._hiring = threading.Lock(), threading.Lock()
         self.named: queue.Queue[_Job | None] = queue.Queue()
         self.arrivals: queue.Queue[_Job | None] = queue.Queue()
         self.decoded: queue.Queue[_Job | None] = queue.Queue()
@@ -200,6 +188,7 @@ class _Stages:
         self.departures: queue.Queue[_Job] = queue.Queue()
         self._threads: list[threading.Thread] = []
         self._spare_generators = workers.generator - 1
+        self._turns = Turns(options, workers.decode, lambda: self._start("decode", 1, lambda number: self._decoder()))
         self._start("decode", workers.decode, lambda number: self._decoder())
         self._start("generator", 1, lambda number: self._generate(generator))
         self._encoders = workers.encode
@@ -229,8 +218,10 @@ class _Stages:
 
     def close(self) -> None:
         """End all threads; drop the photos on their way before they are written."""
-        self.closing = True
+        with self._hiring:
+            self.closing = True
         self._memory.open()
+        self._turns.end()
         for _ in self._threads:
             for stage in (self.named, self.arrivals, self.decoded, self.painted):
                 stage.put(None)
@@ -238,10 +229,14 @@ class _Stages:
             thread.join()
 
     def _start(self, name: str, count: int, work: Callable[[int], None]) -> None:
-        for number in range(count):
-            thread = threading.Thread(target=work, args=(number,), name=f"{name}-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        with self._hiring:
+            for number in range(0 if self.closing else count):
+                thread = threading.Thread(target=work, args=(number,), name=f"{name}-{number}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise ShortageError(f"memory ran short ({error})", _SHORT) from error
+                self._threads.append(thread)
 
     def _run(
         self,
@@ -291,10 +286,13 @@ class _Stages:
             if fetched is None:
                 job.started = time.perf_counter()
             met = (source.size, source.mtime_ns) if options.watch else None  # as it came to rest
+            limits = self._turns.limits(job.alone)
             try:
                 links = options.ray is not None  # another node may reach IN by other links than this one
                 data = fetched if fetched is not None else Path(str(source.path) if links else source.target)
-                job.photo = decode(data, size, fit, options.size, options.keep_metadata, search, met, links)
+                with self._turns.decoding():
+                    metadata = options.keep_metadata
+                    job.photo = decode(data, size, fit, options.size, metadata, search, met, links, limits)
             finally:
                 if fetched is not None:
                     job.data = None
@@ -307,7 +305,7 @@ class _Stages:
         while generator is not None and (batch := self._batch(generator.batch_size)):
             if not self._paint(generator, batch) and len(batch) > 1:
                 for job in batch:  # it may have been one of them: the others must not fail with it
-                    job.error = None
+                    job.error, job.short = None, False
                     self._paint(generator, [job])
             for job in batch:
                 job.ended = time.perf_counter()
@@ -321,8 +319,9 @@ class _Stages:
             for job in batch:
                 job.painted = list(islice(painted, job.count))
         except Exception as error:
+            blamed = isinstance(error, ModelError) and not lacks_memory(error)
             for job in batch:
-                job.fail(PhotoError("model", str(error)) if isinstance(error, ModelError) else error)
+                job.fail(PhotoError("model", str(error)) if blamed else error)
             return False
         return True
 
@@ -372,9 +371,9 @@ class _Stages:
 
 
 def _result(job: _Job) -> Result:
-    """Return the result of a job; raise its StorageError, which ends the run."""
-    if isinstance(job.error, StorageError):
+    """Return the result of a job; raise the errors that end the run."""
+    if isinstance(job.error, StorageError | ShortageError):
         raise job.error
     seconds = job.ended - job.started
-    sha256, faces = (job.photo.sha256, job.photo.faces) if job.photo else ("", ())
-    return Result(job.task, seconds, sha256, job.outputs, faces, job.error, job.trace)
+    sha256, faces, note = (job.photo.sha256, job.photo.faces, job.photo.note) if job.photo else ("", (), "")
+    return Result(job.task, seconds, sha256, job.outputs, faces, job.error, job.trace, note)

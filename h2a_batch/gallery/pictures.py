@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
 from h2a_batch.convert import decode
 from h2a_batch.errors import PhotoError
 from h2a_batch.gallery.results import Items
-from h2a_batch.photos import Frame, Reader, cut_alpha, cut_out, explained, extent_of
+from h2a_batch.photos import (
+    Frame,
+    Limits,
+    Look,
+    Reader,
+    cut_alpha,
+    cut_out,
+    explained,
+    extent_of,
+    inspect,
+    read_apart,
+)
 
 Size = tuple[int, int]
 Piece = tuple[Path | None, Frame | None]
 """A file, and the square of it to show; None shows the whole file."""
+_ONE_AT_A_TIME = threading.Lock()  # photos that take much memory
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ def draw(rows: Sequence[Items], room: Size) -> Pictures:
         sizes: dict[Frame, Size] = {}
         for row, shown in zip(rows, wanted, strict=True):
             sizes |= {face: _size_of_cut(row, room) for one, face in shown if face and one == path}
-        with contextlib.suppress(PhotoError):
+        with contextlib.suppress(PhotoError, MemoryError):
             if any(piece == (path, None) for piece in chain.from_iterable(wanted)):
                 drawn[path, None] = _whole(path, room)
             if sizes and (extent or path == rows[0][0].source):
@@ -84,8 +98,19 @@ def _size_of_cut(row: Items, room: Size) -> Size:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    with _ONE_AT_A_TIME:
+        yield
+
+
+def _limits() -> Limits:
+    """Return what a suspicious photo may take: it was converted, but it may have been replaced since."""
+    return Limits(turn=_turn)
+
+
 def _whole(path: Path, room: Size) -> Picture:
-    photo = decode(path, room, "pad", "model")
+    photo = decode(path, room, "pad", "model", limits=_limits())
     left, top, right, bottom = photo.placement.content
     return Picture(Image.fromarray(photo.pixels[top:bottom, left:right]), photo.alpha)
 
@@ -106,19 +131,36 @@ def _cut_out(path: Path, sizes: Mapping[Frame, Size], extent: Size | None) -> tu
     """
     try:
         with open(path, "rb") as file:
-            reader = Reader(file)
-            width, height = extent or reader.upright
-            scale = max(reader.upright[0] / width, reader.upright[1] / height)
-            photo = reader.load(max(min(size) / (frame.side * scale) for frame, size in sizes.items()))
-            across, down = photo.image.size
-            scale *= photo.x
-            cuts = {}
-            for frame, size in sizes.items():
-                x, y = (frame.x - width / 2) * scale + across / 2, (frame.y - height / 2) * scale + down / 2
-                square = replace(frame, x=x, y=y, side=frame.side * scale)
-                cuts[frame] = Picture(cut_out(photo, reader.profile, square, size), cut_alpha(photo, square, size))
-            return cuts, (width, height)
+            look = inspect(file)
+            if look.why:
+                drawn: tuple[dict[Frame, Picture], Size] = read_apart(
+                    _cuts_there, (look, sizes, extent), file, _limits(), look
+                )
+                return drawn
+            return _cuts(Reader(file, look), sizes, extent)
     except PhotoError:
         raise
     except Exception as error:
         raise explained(error) from error
+
+
+def _cuts(reader: Reader, sizes: Mapping[Frame, Size], extent: Size | None) -> tuple[dict[Frame, Picture], Size]:
+    """Do the work of `_cut_out` on an open file."""
+    width, height = extent or reader.upright
+    scale = max(reader.upright[0] / width, reader.upright[1] / height)
+    photo = reader.load(max(min(size) / (frame.side * scale) for frame, size in sizes.items()))
+    across, down = photo.image.size
+    scale *= photo.x
+    cuts = {}
+    for frame, size in sizes.items():
+        x, y = (frame.x - width / 2) * scale + across / 2, (frame.y - height / 2) * scale + down / 2
+        square = replace(frame, x=x, y=y, side=frame.side * scale)
+        cuts[frame] = Picture(cut_out(photo, reader.profile, square, size), cut_alpha(photo, square, size))
+    return cuts, (width, height)
+
+
+def _cuts_there(
+    file: BinaryIO, ask: object, look: Look, sizes: Mapping[Frame, Size], extent: Size | None
+) -> tuple[dict[Frame, Picture], Size]:
+    """Do the same in the other process."""
+    return _cuts(Reader(file, look), sizes, extent)

@@ -14,17 +14,17 @@ _WHITE = (255, 255, 255)
 
 
 def eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None, Image.Image | None]:
-    """Return image, alpha and colours of a `Scaled`: an image in L, RGB, CMYK or LAB, and None twice if opaque."""
+    """Return image, alpha and original of a `Scaled`: an image in L, RGB, CMYK or LAB, and None twice if opaque."""
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep(image), None, None
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")  # a copy may not fit in memory
         alpha = image.getchannel("A")
         if alpha.getextrema() == (255, 255):
             return image.convert("RGB"), None, None
         white = Image.new("RGB", image.size, _WHITE)
         white.paste(image, mask=alpha)
-        return white, alpha, image.convert("RGB")
+        return white, alpha, image
     if image.mode in ("L", "RGB", "CMYK", "LAB"):
         return image, None, None
     return image.convert("L" if image.mode == "1" else "RGB"), None, None
@@ -34,7 +34,11 @@ def _from_deep(image: Image.Image) -> Image.Image:
     """Return 16-bit, 32-bit or floating-point gray as 8-bit gray: the range that is in use is scaled, not clipped."""
     values = np.asarray(image).astype(np.float32)
     top = 65535.0 if image.mode.startswith("I;16") else _white_level(values)
-    return Image.fromarray((np.nan_to_num(values) * (255.0 / top)).clip(0, 255).round().astype(np.uint8))
+    np.nan_to_num(values, copy=False)  # in place, step by step: a scan may have a hundred million pixels
+    values *= 255.0 / top
+    np.clip(values, 0, 255, out=values)
+    np.rint(values, out=values)
+    return Image.fromarray(values.astype(np.uint8))
 
 
 def _white_level(values: NDArray[np.float32]) -> float:

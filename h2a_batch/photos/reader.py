@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -9,10 +10,15 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from h2a_batch.errors import PhotoError
+from h2a_batch.machine import lacks_memory
 from h2a_batch.photos.colour import eight_bit, to_srgb
 from h2a_batch.photos.fit import Size
 from h2a_batch.photos.frame import Frame, cut
+from h2a_batch.photos.inspect import Look, inspect
 from h2a_batch.photos.kinds import HEIF
+from h2a_batch.photos.limits import spoken
+from h2a_batch.photos.patched import patched
+from h2a_batch.photos.tags import lighten_exif
 from h2a_batch.places import Address, at
 
 try:  # the extra `heif`
@@ -43,16 +49,21 @@ class Scaled:
     Args:
         image: in L, RGB, CMYK or LAB; the transparent parts of a photo are blended with white.
         alpha: the transparency; None for an opaque photo.
-        colours: the image without blending; None for an opaque photo.
+        original: the image without blending, RGBA; None for an opaque photo.
         x: its width as a share of the photo's own.
         y: its height as a share of the photo's own.
     """
 
     image: Image.Image
     alpha: Image.Image | None
-    colours: Image.Image | None
+    original: Image.Image | None
     x: float
     y: float
+
+    @property
+    def colours(self) -> Image.Image:
+        """The image without blending: below its transparent parts, too, it has its colours."""
+        return self.image if self.original is None else self.original.convert("RGB")
 
 
 class Reader:
@@ -60,22 +71,27 @@ class Reader:
 
     Args:
         file: open for reading; the reader leaves it open.
+        look: what `inspect` found; None to have it inspected.
 
     Attributes:
         upright: the width and height of the upright photo, in pixels.
         profile: its ICC profile; None where it has none.
         exif: its EXIF block for an upright copy; None where it has none.
+        note: what was left out because it is too large, in words; empty for most photos.
 
     Raises:
         PhotoError: the file cannot be opened. For broken data Pillow raises errors of its own, see `explained`.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, look: Look | None = None) -> None:
+        look = look or inspect(file)
+        self._file = patched(file, look.patches) if look.patches else file
         image = self._open()
         if image.format not in ("JPEG", "MPO"):
             image.load()  # some formats keep the EXIF block behind the pixels
-        self.profile = image.info.get("icc_profile")
+        self.profile = look.profile or image.info.get("icc_profile")
+        left_out = look.left_out + _lighten(image)
+        self.note = f"metadata of {spoken(left_out)} left out: more than a photo needs" if left_out else ""
         self.exif, self._turn = exif_of(image)
         self.upright = (image.height, image.width) if self._turn >= 5 else image.size
         self._image: Image.Image | None = image
@@ -97,8 +113,7 @@ class Reader:
         return known
 
     def _open(self) -> Image.Image:
-        self._file.seek(0)
-        return open_image(self._file)
+        return open_image(_from_start(self._file))
 
 
 def open_image(file: BinaryIO) -> Image.Image:
@@ -118,16 +133,36 @@ def open_image(file: BinaryIO) -> Image.Image:
         ) from error
     except UnidentifiedImageError as error:
         raise PhotoError("corrupt", "it begins like an image but its header is broken", AGAIN) from error
+    except MemoryError:
+        raise
     except Exception as error:
         raise explained(error) from error
 
 
 def explained(error: Exception) -> PhotoError:
-    """Return the one kind of error for the dozen that Pillow's readers raise for broken data."""
+    """Return the one kind of error for the dozen that Pillow's readers raise for broken data.
+
+    Raises:
+        MemoryError: it says that memory is short; this is not the photo's fault.
+    """
     text = " ".join(str(error).split())[:120]
+    if lacks_memory(error):
+        raise MemoryError(text) from error
     if "truncated" in text or "Truncated" in text:
         return PhotoError("truncated", "the file ends too early", AGAIN)
     return PhotoError("corrupt", f"the image data is broken ({text or type(error).__name__})", AGAIN)
+
+
+def _lighten(image: Image.Image) -> int:
+    """Take the tags that are too large out of a photo's EXIF block; return the bytes that they claim."""
+    block = image.info.get("exif")
+    if block is None and isinstance(text := image.info.get("Raw profile type exif"), str):  # as ImageMagick writes it
+        with contextlib.suppress(ValueError):
+            block = bytes.fromhex("".join(text.split("\n")[3:]))
+    if not isinstance(block, bytes):
+        return 0
+    image.info["exif"], left_out = lighten_exif(block)
+    return left_out
 
 
 def exif_of(image: Image.Image) -> tuple[bytes | None, int]:
@@ -140,6 +175,8 @@ def exif_of(image: Image.Image) -> tuple[bytes | None, int]:
         for tag in _LAYOUT_TAGS & set(exif):
             del exif[tag]
         data = exif.tobytes() if len(exif) else None
+    except MemoryError:
+        raise
     except Exception:  # a broken block must not cost the photo
         return None, 1
     return data, turn if turn in range(1, 9) else 1
@@ -171,18 +208,29 @@ def cut_alpha(photo: Scaled, square: Frame, size: Size) -> Image.Image | None:
 def extent_of(path: Path) -> Size | None:
     """Return the width and height of the upright photo, from its header; None where it cannot be read."""
     try:
-        with open(path, "rb") as file, open_image(file) as image:
-            _, turn = exif_of(image) if image.format in ("JPEG", "MPO") else (None, 1)
-            return (image.height, image.width) if turn >= 5 else image.size
+        with open(path, "rb") as file:
+            look = inspect(file)
+            with open_image(patched(file, look.patches) if look.patches else _from_start(file)) as image:
+                _lighten(image)
+                _, turn = exif_of(image) if image.format in ("JPEG", "MPO") else (None, 1)
+                return (image.height, image.width) if turn >= 5 else image.size
     except (OSError, PhotoError):
         return None
 
 
 def is_complete(path: Address) -> bool:
-    """Tell whether a file is an image that can be read to its end."""
+    """Tell whether a file is an image that can be read to its end; a suspicious one is taken for complete, unread."""
     try:
-        with at(path).open() as file, Image.open(file, formats=READERS) as image:
-            image.load()
+        with at(path).open() as file:
+            if inspect(file).why:
+                return True
+            with Image.open(_from_start(file), formats=READERS) as image:
+                image.load()
     except Exception:  # Pillow's readers raise a dozen kinds for broken data
         return False
     return True
+
+
+def _from_start(file: BinaryIO) -> BinaryIO:
+    file.seek(0)
+    return file

@@ -264,7 +264,7 @@ class Run:
         path, error = result.task.source.path, result.error
         if error is None:
             files = tuple(result.task.out / output.name for output in result.outputs)
-            shown = FileResult(path, "converted", files[0], outputs=files, faces=len(result.faces))
+            shown = FileResult(path, "converted", files[0], "", result.note, outputs=files, faces=len(result.faces))
         elif self.is_passed(error):
             shown = FileResult(path, "skipped", kind=NOBODY, message=error.message)
         else:

@@ -13,11 +13,11 @@ from conftest import Command, tree
 from lite_support import ConvTanh
 from PIL import Image
 
-from h2a_batch.convert.pipeline import _Allowance
+from h2a_batch.convert.allowance import Allowance
 
 
 def test_a_large_object_gets_its_turn_while_small_ones_come() -> None:
-    allowance, order = _Allowance(100), []
+    allowance, order = Allowance(100), []
     allowance.take(60)
 
     def take(size: int) -> None:
@@ -38,7 +38,7 @@ def test_a_large_object_gets_its_turn_while_small_ones_come() -> None:
 
 
 def test_never_more_is_held_than_allowed_and_all_get_theirs() -> None:
-    allowance, lock, held, most = _Allowance(100), threading.Lock(), 0, 0
+    allowance, lock, held, most = Allowance(100), threading.Lock(), 0, 0
 
     def take(size: int) -> None:
         nonlocal held, most
