@@ -135,9 +135,7 @@ class Disposal:
             return True
         if row is None or row.state != entry.state or row.sha256 is None:
             return False
-        folder, name = os.path.split(entry.source)  # both from the root, without detours and links
-        is_real = os.path.realpath(folder) == folder and name not in ("", os.curdir, os.pardir)
-        return is_real and self._is_within(entry.source)
+        return self._is_within(entry.source)
 
     def retry(self) -> None:
         """Try the refused photos again, as long as the target has room."""
@@ -248,7 +246,10 @@ class Disposal:
         return folder / os.path.dirname(source.output) / os.path.basename(source.real)
 
     def _is_within(self, real: str) -> bool:
-        return any((real + os.sep).startswith(root + os.sep) for root in self._inputs)
+        """Tell whether a photo lies in an input; its path may come from a stranger and take detours or links."""
+        folder, name = os.path.split(real)
+        is_real = os.path.realpath(folder) == folder and name not in ("", os.curdir, os.pardir)
+        return is_real and any((real + os.sep).startswith(root + os.sep) for root in self._inputs)
 
     def _free(self, path: Path) -> Path:
         """Return the path, or the first variant of its name that no file and no output has."""

@@ -240,7 +240,7 @@ def test_a_name_leads_to_a_file_in_out_and_not_to_the_ledger(name: str) -> None:
 _VALUES = st.one_of(
     st.none(),
     st.integers(-(2**63), 2**63 - 1),
-    st.floats(),
+    st.floats(allow_subnormal=False),  # MindSpore Lite, loaded by other tests, has none
     st.binary(max_size=8),
     st.text(st.characters(codec="utf-8"), max_size=8),
     st.sampled_from(["\0", "done", "/x", '{"faces": 5}', '{"size": {}}', "[]", "[" * 5000, "{", "1" * 5000]),

@@ -195,8 +195,8 @@ def test_linked_folders_do_not_loop_in_place(photos: Path, tmp_path: Path) -> No
         summary = convert_folder(photos, photos, overwrite=overwrite)
         assert (summary.converted, summary.failed) == (converted, 2), "nothing is written through the link"
         assert tree(outside) == before
-    elsewhere = convert_folder(photos, tmp_path / "out")
-    assert (elsewhere.converted, elsewhere.failed) == (8, 0)
+    assert convert_folder(photos, tmp_path / "out").failed == 0
+    assert (tmp_path / "out" / "link" / "b.png").exists() and tree(outside) == before
 
 
 def test_a_photo_beside_its_output_folder_is_safe(photos: Path) -> None:
