@@ -144,7 +144,7 @@ class Decoder:
         stdin, stdout = cast(BinaryIO, self.process.stdin), cast(BinaryIO, self.process.stdout)
         stdin.write(struct.pack("<I", len(data)) + data)
         stdin.flush()
-        if not select.select([stdout], [], [], DEADLINE)[0]:
+        if DEADLINE <= 0 or not select.select([stdout], [], [], DEADLINE)[0]:
             return self.lost(f"it took more than {DEADLINE:.0f} s")
         line = stdout.readline().decode(errors="replace").strip()
         return line or self.lost("the process died")
