@@ -19,7 +19,10 @@ from tqdm import tqdm
 from h2a_batch.command.console import Parser, forsake, print_error, print_lines, shown, unforeseen
 from h2a_batch.errors import EXIT_INTERRUPTED, EXIT_OK, H2AError, UsageError
 from h2a_batch.gallery import (
+    DONE,
+    FAILED,
     LABELS,
+    NOBODY,
     REPORT_SUFFIXES,
     THEMES,
     Facts,
@@ -42,7 +45,6 @@ from h2a_batch.gallery import (
     write_report,
     write_sheet,
 )
-from h2a_batch.ledger import DONE, FAILED, NOBODY
 from h2a_batch.options import SHEET_SUFFIXES
 from h2a_batch.places import address, is_url, sweep_scratch
 from h2a_batch.sources import LEDGER_FOLDER, check_inputs

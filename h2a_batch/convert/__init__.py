@@ -2,7 +2,8 @@
 
 from h2a_batch.convert import cluster
 from h2a_batch.convert.image import convert_image
-from h2a_batch.convert.parts import Photo, decode
+from h2a_batch.convert.parts import decode
+from h2a_batch.convert.photo import Photo
 from h2a_batch.convert.pipeline import Result, convert, load
 
 __all__ = [

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
+from h2a_batch.convert.photo import Photo, Wish
 from h2a_batch.faces import Face
 from h2a_batch.photos import Limits, Look, Pixels, read_apart
 
-if TYPE_CHECKING:
-    from h2a_batch.convert.parts import Photo, Wish
-
-Decode = Callable[[BinaryIO, "Wish", Look, str], "Photo"]
+Decode = Callable[[BinaryIO, Wish, Look, str], Photo]
 
 
 def decode_apart(decode: Decode, file: BinaryIO, wish: Wish, look: Look, sha256: str, limits: Limits) -> Photo:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from h2a_batch.convert.parts import Part, Photo
+from h2a_batch.convert.photo import Part, Photo
 from h2a_batch.faces import paste
 
 

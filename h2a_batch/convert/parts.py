@@ -7,7 +7,7 @@ import io
 import math
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from h2a_batch.convert.apart import decode_apart
+from h2a_batch.convert.photo import Part, Photo, Wish
 from h2a_batch.errors import PhotoError
 from h2a_batch.faces import Search
 from h2a_batch.machine import lacks_memory
@@ -45,57 +46,6 @@ from h2a_batch.places import LINKED, open_file
 
 Stamp = tuple[int, int]  # size in bytes, and the time of the last change in nanoseconds
 _USUAL = Limits()
-
-
-@dataclass(frozen=True)
-class Part:
-    """A piece of a photo for the model.
-
-    Args:
-        pixels: uint8 RGB of shape (height, width, 3), in the model's size.
-        placement: where the piece lies in the photo and in the model's frame, and how large its output is.
-        alpha: the transparency in the output's size; None for an opaque photo.
-    """
-
-    pixels: NDArray[np.uint8]
-    placement: Placement
-    alpha: Image.Image | None
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A decoded photo.
-
-    Args:
-        parts: the whole photo as one part, or one part for each face.
-        exif: the metadata that the outputs keep; None where they keep none.
-        sha256: of the file's bytes, in hex.
-        faces: for each part, where the face is in the upright photo; empty where the photo is one part.
-        canvas: the photo into which the painted faces are put back, with its own alpha; None where they are not.
-        note: what of the file was left out, in words; empty for most photos.
-    """
-
-    parts: tuple[Part, ...]
-    exif: bytes | None
-    sha256: str
-    faces: tuple[Frame, ...] = ()
-    canvas: Part | None = None
-    note: str = ""
-
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """The pixels of a photo that is one part."""
-        return self.parts[0].pixels
-
-    @property
-    def placement(self) -> Placement:
-        """The placement of a photo that is one part."""
-        return self.parts[0].placement
-
-    @property
-    def alpha(self) -> Image.Image | None:
-        """The alpha of a photo that is one part."""
-        return self.parts[0].alpha
 
 
 def decode(
@@ -134,37 +84,29 @@ def decode(
             before = met or _stamp(file)
             photo = _decode_open(file, wish, limits)
             after = _stamp(file)
-    except FileNotFoundError as error:
-        raise PhotoError("vanished", "the file is no longer there", "run again when it is back") from error
-    except PermissionError as error:
-        raise PhotoError("unreadable", "no permission to read the file", "change its permissions") from error
     except OSError as error:
-        if not links and error.errno in LINKED:
-            raise PhotoError("changed", "a link took its place, or its folder's; it is not followed") from error
-        if lacks_memory(error):
-            raise MemoryError(str(error)) from error
-        raise PhotoError(
-            "unreadable", f"the file cannot be read: {error.strerror or error}", "check the disk"
-        ) from error
+        raise _unreadable(error, links) from error
     if before != after:
         raise PhotoError("changed", "the file changed while it was read", "run again when it is complete")
     return photo
 
 
+def _unreadable(error: OSError, links: bool) -> PhotoError | MemoryError:
+    """Return the error of a photo that the system does not let us read."""
+    if isinstance(error, FileNotFoundError):
+        return PhotoError("vanished", "the file is no longer there", "run again when it is back")
+    if isinstance(error, PermissionError):
+        return PhotoError("unreadable", "no permission to read the file", "change its permissions")
+    if not links and error.errno in LINKED:
+        return PhotoError("changed", "a link took its place, or its folder's; it is not followed")
+    if lacks_memory(error):
+        return MemoryError(str(error))
+    return PhotoError("unreadable", f"the file cannot be read: {error.strerror or error}", "check the disk")
+
+
 def _stamp(file: BinaryIO) -> Stamp:
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns
-
-
-@dataclass(frozen=True)
-class Wish:
-    """The arguments of `decode` that say what to make of a photo."""
-
-    frame: Size
-    fit: str
-    size: str
-    keep_metadata: bool
-    search: Search | None
 
 
 def _decode_open(file: BinaryIO, wish: Wish, limits: Limits) -> Photo:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from h2a_batch.convert.allowance import Allowance
 from h2a_batch.convert.answers import answers_of
 from h2a_batch.convert.finish import finish
-from h2a_batch.convert.parts import Photo, decode
+from h2a_batch.convert.parts import decode
+from h2a_batch.convert.photo import Photo
 from h2a_batch.convert.turns import Turns
 from h2a_batch.errors import H2AError, ModelError, PhotoError, ShortageError, StorageError
 from h2a_batch.faces import Detectors, Face, check_detector, search_of

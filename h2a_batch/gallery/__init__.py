@@ -18,11 +18,13 @@ from h2a_batch.gallery.results import (
 from h2a_batch.gallery.sheet import check_writable, files_of, plan_sheet, stale_pages, title_of, write_sheet
 from h2a_batch.gallery.target import check_page, claim_sheet
 from h2a_batch.gallery.text.typeset import printable, undrawn
-from h2a_batch.ledger import DONE
+from h2a_batch.ledger import DONE, FAILED, NOBODY
 
 __all__ = [
     "DONE",
+    "FAILED",
     "LABELS",
+    "NOBODY",
     "REPORT_SUFFIXES",
     "THEMES",
     "Facts",

@@ -158,7 +158,15 @@ def _is_edited(ledger: Ledger, made: Made, size: int) -> bool:
         return True
     if made.size in (None, size):
         return False
-    return place.whole or (place.is_plain(ledger.out) and is_complete(path))
+    return place.whole or (place.is_plain(ledger.out) and _is_readable(path))
+
+
+def _is_readable(path: Address) -> bool:
+    try:
+        with at(path).open() as file:
+            return is_complete(file)
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,6 @@ from h2a_batch.photos.kinds import HEIF
 from h2a_batch.photos.limits import spoken
 from h2a_batch.photos.patched import patched
 from h2a_batch.photos.tags import lighten_exif
-from h2a_batch.places import Address, at
 
 try:  # the extra `heif`
     import pillow_heif
@@ -218,14 +217,13 @@ def extent_of(path: Path) -> Size | None:
         return None
 
 
-def is_complete(path: Address) -> bool:
+def is_complete(file: BinaryIO) -> bool:
     """Tell whether a file is an image that can be read to its end; a suspicious one is taken for complete, unread."""
     try:
-        with at(path).open() as file:
-            if inspect(file).why:
-                return True
-            with Image.open(_from_start(file), formats=READERS) as image:
-                image.load()
+        if inspect(file).why:
+            return True
+        with Image.open(_from_start(file), formats=READERS) as image:
+            image.load()
     except Exception:  # Pillow's readers raise a dozen kinds for broken data
         return False
     return True

@@ -50,8 +50,7 @@ def convert_folder(
         on_file: called in this thread with the result of each photo.
         on_total: called from another thread with the number of photos, once it is known; not in a watch.
         on_event: called in this thread with changes of state, see `Event`.
-        on_notice: called in this thread, before anything happens to photos, with a line that names the folders from
-            which the run will move or delete them; not where they all stay.
+        on_notice: called in this thread, before anything happens, with a line on the folders that the run empties.
         stop: when set, the run finishes the photos on their way and ends.
         settings: fields of `Options` as keywords: ``convert_folder("in", "out", format="jpg")``.
 
@@ -60,13 +59,11 @@ def convert_folder(
 
     Raises:
         UsageError, ModelError, RuntimeMissingError, BusyError, LedgerError: nothing could run.
-        StorageError: the output volume is full or gone; the next run continues from there.
+        StorageError, ShortageError, ClusterError: disk, memory or cluster does not suffice; the next run goes on there.
         BrokenModelError: the model gave no picture for many photos in a row; the photos stay as they are.
-        ClusterError: with ``ray``, the cluster went away or none of its nodes can work; likewise.
     """
     options = with_settings(options or Options(), settings)
-    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    paths, target, options = _checked(given, os.fspath(out), options)
+    paths, target, options = _checked(inputs, os.fspath(out), options)
     originals = _folders_of(paths)
     ended = stop or threading.Event()
     tell, tell_event = on_file or (lambda result: None), on_event or (lambda event: None)
@@ -78,23 +75,38 @@ def convert_folder(
         disposal = Disposal(ledger, options, paths, tell_event)
         if on_notice and (notice := _notice(paths, options)):
             on_notice(notice)
-        feed: Feed = Once(paths, how, originals.append)
-        if options.watch:  # nothing else here or below tells a watch from a run
-            feed = Live(_on_disk(paths), how, options, ledger, disposal, tell_event, ended)
+        feed = _feed(paths, how, originals, options, ledger, disposal, tell_event, ended)
         run = Run(paths, how, originals, options, ledger, feed, disposal, presenter, tell, tell_event, ended)
         with _counting(run, None if options.watch else on_total):
             run.work(model, generator)
     return run.summary
 
 
+def _feed(
+    paths: Sequence[Address],
+    how: Scan,
+    originals: list[str],
+    options: Options,
+    ledger: Ledger,
+    disposal: Disposal,
+    tell: Callable[[Event], None],
+    stop: threading.Event,
+) -> Feed:
+    """Return where the run has its photos from: nothing else here or below tells a watch from a run."""
+    if options.watch:
+        return Live(_on_disk(paths), how, options, ledger, disposal, tell, stop)
+    return Once(paths, how, originals.append)
+
+
 def _checked(
-    given: Sequence[str | os.PathLike[str]], out: str, options: Options
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], out: str, options: Options
 ) -> tuple[list[Address], Address, Options]:
     """Return the inputs, OUT and the options of a run that can begin.
 
     Raises:
         UsageError: the run cannot begin.
     """
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     for what, name in (*(("IN", os.fspath(path)) for path in given), ("OUT", out)):
         if not name:  # as of a shell variable that is not set
             raise UsageError(f"{what} is an empty name", "write . for the current folder")

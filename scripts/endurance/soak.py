@@ -12,7 +12,6 @@ third they are deleted, and then each must have an output. Names of photos that 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
 import os
@@ -32,31 +31,13 @@ from contextlib import closing
 from pathlib import Path
 
 from faults import FAULTS, strike
-from PIL import Image
+from pool import key_of, pictures
 
-PORTRAITS = sorted((Path(__file__).resolve().parents[2] / "tests" / "photos").glob("*.jpg"))
-POOL = 40  # different pictures
 SETTLE = 0.5  # seconds
 IN_FLIGHT = 15  # photos that one kill may cost a second conversion, at most
 MODES = ("keep", "archive", "delete")
 FOLDERS = ("", "a", "b", "b/c", "d/e/f")
 COMMAND = [sys.executable, "-m", "h2a_batch"]
-
-
-def pictures() -> dict[str, bytes]:
-    """Small JPEG and PNG files, each of its own content, by sha256."""
-    found = {}
-    for number in range(POOL):
-        with Image.open(PORTRAITS[number % len(PORTRAITS)]) as image:
-            small = image.convert("RGB").rotate(3 * number).resize((80 + number, 100))
-        data = io.BytesIO()
-        small.save(data, "PNG" if number % 5 == 0 else "JPEG")
-        found[key_of(data.getvalue())] = data.getvalue()
-    return found
-
-
-def key_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def undisturbed(pool: dict[str, bytes], folder: Path) -> dict[str, bytes]:

@@ -30,7 +30,7 @@ def test_a_fault_of_an_unknown_name_is_refused() -> None:
 def test_what_is_lost_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     import faults
-    from soak import pictures
+    from pool import pictures
 
     scene = faults.Scene(tmp_path / "scene", list(pictures().values()), "delete", photos=6)
     gone = next(iter(scene.photos))

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile, features
 
+from h2a_batch.convert import Photo, decode
 from h2a_batch.convert.finish import finish
-from h2a_batch.convert.parts import HAVE_HEIF, Photo, decode
 from h2a_batch.errors import PhotoError
 from h2a_batch.inference.card import Pixels
+from h2a_batch.photos import HAVE_HEIF
 from h2a_batch.photos.fit import CLOSE_UP, fit_photo, step_back
 from h2a_batch.photos.formats import encode
 from h2a_batch.photos.frame import Frame
