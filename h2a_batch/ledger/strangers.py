@@ -18,7 +18,7 @@ from typing import Any
 from h2a_batch.errors import LedgerError
 from h2a_batch.ledger.records import FaceRow, Made, Output, Row
 from h2a_batch.photos import Frame
-from h2a_batch.places import LINKED, folder_at, in_its_place, is_plain, open_in
+from h2a_batch.places import LINKED, folder_at, in_its_place, is_plain, is_url, open_in
 from h2a_batch.sources import LEDGER_FOLDER
 
 _LENGTH = 0  # SQLite's number of the limit on a value's size
@@ -171,9 +171,9 @@ class Reading:
         raise self._error(f"it names a file outside of OUT: {value!r}")
 
     def identity(self, value: object) -> str:
-        """Return the path or URL of a photo; raise LedgerError where it is none."""
+        """Return the path or URL of a photo; raise LedgerError where it is none. Keys in a store may hold anything."""
         text = self.text(value)
-        if "\0" in text:
+        if "\0" in text and not is_url(text):
             raise self._error(f"it names no photo: {value!r}")
         return text
 

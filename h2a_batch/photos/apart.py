@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from h2a_batch.errors import PhotoError
 from h2a_batch.machine import available_memory
 from h2a_batch.photos.inspect import Look
-from h2a_batch.photos.limits import Limits, spoken
+from h2a_batch.photos.limits import Limits, most_pixels, spoken, too_many_pixels
 from h2a_batch.photos.worker import ANSWER, CRASHED, FAILED, NO_MEMORY, QUESTION, READY, Work, receive, send
 
 _START_SECONDS = 120.0  # for Python and its libraries to load on a busy machine
@@ -90,6 +90,8 @@ def _check_size(look: Look, limits: Limits) -> None:
     Raises:
         PhotoError: it is ``too-large``.
     """
+    if look.pixels > most_pixels():
+        raise too_many_pixels()
     if look.least > limits.memory:
         text = f"its {look.pixels / 1e6:.0f} million pixels take {spoken(look.least)} of memory or more"
         advice = f"allow more than {spoken(limits.memory)} with --memory-per-photo, or make it smaller"

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from PIL import Image
+
+from h2a_batch.errors import PhotoError
+
 USUAL_SECONDS = 60.0
 USUAL_MEMORY = 2 << 30  # bytes
 _UNITS = {"": 20, "K": 10, "M": 20, "G": 30, "T": 40}  # powers of two; a plain number is in MB
@@ -30,6 +34,17 @@ class Limits:
     turn: Callable[[], AbstractContextManager[None]] = nullcontext
     ended: Callable[[], bool] = lambda: False
     apart: bool = False
+
+
+def most_pixels() -> int:
+    """Return the number of pixels beyond which Pillow takes a file for a bomb."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or 1 << 62)
+
+
+def too_many_pixels() -> PhotoError:
+    """Return the error of a photo with more than `most_pixels`."""
+    what = f"it unpacks to more than the limit of {most_pixels() // 1_000_000} million pixels"
+    return PhotoError("too-large", what, "make it smaller with another program")
 
 
 def parse_memory(text: str) -> int | None:

@@ -16,7 +16,7 @@ from h2a_batch.photos.fit import Size
 from h2a_batch.photos.frame import Frame, cut
 from h2a_batch.photos.inspect import Look, inspect
 from h2a_batch.photos.kinds import HEIF
-from h2a_batch.photos.limits import spoken
+from h2a_batch.photos.limits import spoken, too_many_pixels
 from h2a_batch.photos.patched import patched
 from h2a_batch.photos.tags import lighten_exif
 
@@ -124,12 +124,7 @@ def open_image(file: BinaryIO) -> Image.Image:
     try:
         return Image.open(file, formats=READERS)
     except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise PhotoError(
-            "too-large",
-            f"it unpacks to more than the limit of {limit} million pixels",
-            "make it smaller with another program",
-        ) from error
+        raise too_many_pixels() from error
     except UnidentifiedImageError as error:
         raise PhotoError("corrupt", "it begins like an image but its header is broken", AGAIN) from error
     except MemoryError:

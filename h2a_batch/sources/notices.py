@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -74,7 +75,8 @@ class Notices(FileSystemEventHandler):
         self._observer = None
         self._woken.clear()  # or `wait` would return at once, since nobody takes the notices any more
         if observer is not None and observer.is_alive():
-            observer.stop()
+            with contextlib.suppress(KeyError):  # watchdog loses count of folders that change places
+                observer.stop()
             observer.join()
 
     @property
@@ -119,7 +121,9 @@ class Notices(FileSystemEventHandler):
     def _try_one_more(self) -> None:
         """Watch one folder more for a moment: watchdog does not report that it failed to watch a sub-folder."""
         if self._observer is not None and self._observer.is_alive():
-            self._observer.unschedule(self._observer.schedule(FileSystemEventHandler(), os.sep, event_filter=_WANTED))
+            with contextlib.suppress(KeyError):
+                handler = FileSystemEventHandler()
+                self._observer.unschedule(self._observer.schedule(handler, os.sep, event_filter=_WANTED))
 
 
 def why(error: OSError) -> str:

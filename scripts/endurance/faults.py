@@ -32,6 +32,7 @@ from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "h2a_batch"]
 PATIENCE = 300  # seconds for one run
+WATCHED = 12  # seconds for one watch
 OPEN, CLOSE, MOVED = 0x20, 0x10, 0x40  # of inotify: opened, closed after reading, renamed to another name
 RULES = ("delete", "archive")
 
@@ -76,8 +77,8 @@ class Scene:
         path.write_bytes(data)
         return hashlib.sha256(data).hexdigest()
 
-    def start(self) -> subprocess.Popen[bytes]:
-        command = [*COMMAND, self.source, self.out, *self.rules, "-q"]
+    def start(self, *more: str) -> subprocess.Popen[bytes]:
+        command = [*COMMAND, self.source, self.out, *self.rules, "-q", *more]
         return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)
 
     def end(self, process: subprocess.Popen[bytes]) -> Iterator[str]:
@@ -112,7 +113,7 @@ class Scene:
 
 
 def links(folder: Path, pool: list[bytes], seconds: float, chance: random.Random) -> Count:
-    count = Count("outside of IN nothing is read, moved or deleted when a folder becomes a link", 0, [])
+    count = Count("outside of IN nothing is moved or deleted where a link comes; a watch reads nothing", 0, [])
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         scene = Scene(folder, pool, chance.choice(RULES))
@@ -125,20 +126,22 @@ def links(folder: Path, pool: list[bytes], seconds: float, chance: random.Random
         before = {path: path.read_bytes() for path in scene.outside.iterdir()}
         link, sub = scene.folder / "link", scene.source / "sub"
         link.symlink_to(scene.outside)
-        process = scene.start()
-        while process.poll() is None:
+        watch = chance.random() < 0.5  # a run takes the photos of a link that it meets, but leaves them there
+        process = scene.start(*(["--watch", "--settle", "0.2"] if watch else []))
+        last = time.monotonic() + WATCHED
+        while process.poll() is None and not (watch and time.monotonic() > last):
             exchange(link, sub)
             count.tries += 1
             time.sleep(chance.expovariate(200))
+        process.terminate()
         count.losses += scene.end(process)
         after = {path: path.read_bytes() for path in scene.outside.iterdir()}
         count.losses += [
             f"{path} was touched" for path in before.keys() | after.keys() if before.get(path) != after.get(path)
         ]
-        if not alike:
-            count.losses += [
-                f"{sha256} outside was converted" for sha256 in scene.converted() & scene.held(scene.outside)
-            ]
+        if watch and not alike:
+            read = scene.converted() & scene.held(scene.outside)
+            count.losses += [f"{sha256} outside was converted" for sha256 in read]
         real = link if sub.is_symlink() else sub
         kept = scene.held(scene.source, real, scene.archive) | scene.converted()
         count.losses += scene.missing(kept, "lost")
@@ -232,7 +235,7 @@ def kill(folder: Path, pool: list[bytes], seconds: float, chance: random.Random)
         for _ in range(12):
             process = scene.start()
             try:
-                process.wait(1 + chance.random() * 2)
+                process.wait(0.4 + chance.random() * 2)
             except subprocess.TimeoutExpired:
                 process.kill()
                 count.tries += 1

@@ -252,13 +252,13 @@ def test_a_node_that_is_cut_off_and_its_successor_both_leave_the_whole_file(
     with replacing(path) as cut_off:
         cut_off.write(b"wh")
         cut_off.flush()
-        monkeypatch.setattr(files, "_writer", "-successor")
+        monkeypatch.setattr(files, "_writer", "-0a1b2c3d")
         with replacing(path) as successor:
             successor.write(b"whole")
         assert path.read_bytes() == b"whole"
         cut_off.write(b"ole")
     assert path.read_bytes() == b"whole" and os.listdir(tmp_path) == ["a.png"]
-    for file in (kept, temporary_path(path), temporary_path(path, ""), temporary_path(path, "-node")):
+    for file in (kept, temporary_path(path), temporary_path(path, ""), temporary_path(path, "-4e5f6071")):
         file.write_bytes(b"half")
     remove_temporaries([path, tmp_path / "gone" / "b.png"])
     assert sorted(os.listdir(tmp_path)) == [kept.name, "a.png"]
