@@ -125,10 +125,20 @@ def _decode_open(file: BinaryIO, wish: Wish, limits: Limits) -> Photo:
     digest.update(head)
     while block := file.read(1 << 20):
         digest.update(block)
-    look = inspect(file)
+    look = _inspected(file)
     if look.why or limits.apart:
         return decode_apart(decode_here, file, wish, look, digest.hexdigest(), limits)
     return decode_here(file, wish, look, digest.hexdigest())
+
+
+def _inspected(file: BinaryIO) -> Look:
+    """Inspect an open file; what inspection cannot make sense of is broken."""
+    try:
+        return inspect(file)
+    except (OSError, MemoryError, PhotoError):
+        raise
+    except Exception as error:
+        raise explained(error) from error
 
 
 def decode_here(file: BinaryIO, wish: Wish, look: Look, sha256: str) -> Photo:

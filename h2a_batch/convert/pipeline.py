@@ -367,7 +367,7 @@ class _Stages:
         names = self.name_faces(job.task, len(files)) if portraits else [job.task.name]
         out = job.task.out
         for name, data in zip(names, files, strict=True):
-            at(out / name).write(data, out)
+            at(out / name).write(data, out, fresh=job.task.fresh and not portraits)
         job.outputs = tuple(Output(name, len(data)) for name, data in zip(names, files, strict=True))
 
 

@@ -105,7 +105,7 @@ class Ledger:
 
     def start(self, source: Source, name: str) -> Task:
         """Record that a photo's output of this name is about to be made, and return the task."""
-        task = Task(source, self.out, name)
+        task = Task(source, self.out, name, fresh=self.size(name) is None)
         self.reserve(task, name)
         self._db.execute(
             "INSERT OR REPLACE INTO files (source, size, mtime_ns, settings, natural, output, state, updated)"
@@ -188,6 +188,8 @@ class Ledger:
     def failed(self, task: Task, error: str, seconds: float) -> None:
         """Record why a task has no output, or kept its old one; the next run tries again."""
         self._close(task.source.real, "failed", None, None, error, seconds)
+        if task.fresh:  # whatever has the name now is somebody else's
+            self._db.execute("DELETE FROM outputs WHERE name = CAST(? AS TEXT) AND size IS NULL", task.name)
         self._tidy(task.source.real)
 
     def unusable(self, path: Address, error: str) -> None:

@@ -22,11 +22,13 @@ class Task:
         source: the photo.
         out: OUT.
         name: the name of the output, relative to OUT.
+        fresh: whether nothing had this name when it was claimed: a file that has it now came meanwhile.
     """
 
     source: Source
     out: Address
     name: str
+    fresh: bool = False
 
     @property
     def output(self) -> Address:

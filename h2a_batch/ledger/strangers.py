@@ -28,6 +28,7 @@ _FORMATS = (18, 2)  # place and number of the bytes that say how a database is w
 _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")  # ends a journal that names a further file, which SQLite deletes
 _COMMENT, _SPACES, _MARKS = re.compile(r"--[^\n]*"), re.compile(r"[ \t\n\f\r]+"), re.compile(r" ?([(),]) ?")
 _ADVICE = "remove it or choose another OUT"
+_COPY = "if a snapshot gave it one (a hard link), put a copy in its place; else remove it or choose another OUT"
 _FIELDS = {  # of settings, with the types that a value may have
     "version": (int,),
     "model": (str,),
@@ -55,8 +56,8 @@ def check_files(path: Path, top: Path) -> None:
         with folder_at(path.parent, top) as folder:
             for end in ("", "-journal", "-wal", "-shm"):
                 if not is_plain(folder, path.name + end):
-                    what = f"{path}{end}: a link or another thing is in the place of this file"
-                    raise LedgerError(what, _ADVICE)
+                    what = f"{path}{end}: a link or another thing is in the place of this file, or it has a second name"
+                    raise LedgerError(what, _COPY)
             is_log = b"\2" in (_bytes(folder, path.name, *_FORMATS) or b"")
             if is_log or any(_bytes(folder, path.name + end, 0, 0) is not None for end in ("-wal", "-shm")):
                 raise LedgerError(f"{path}: the ledger has a write-ahead log", _ADVICE)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from PIL import Image, features
 
 from h2a_batch.errors import PhotoError
+from h2a_batch.machine import lacks_memory
 from h2a_batch.photos.png import encode_png
 
 _QUICK = 1 << 17  # pixels: a larger PNG is worth the time that makes its file smaller
@@ -50,7 +51,9 @@ def encode(image: Image.Image, format: str, quality: int, exif: bytes | None = N
     """
     try:
         return FORMATS[format].save(image, quality, exif)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last one by AVIF's encoder
+        if lacks_memory(error):
+            raise MemoryError(str(error)) from error
         what = f"{image.width}x{image.height} pixels cannot be saved as {format} ({error})"
         raise PhotoError("output", what, "choose a smaller --size or another --format") from error
 

@@ -24,6 +24,8 @@ _SEGMENTS = 1024  # before the pixels of a JPEG
 _HEADER_BYTES = 16 << 20  # before the pixels of a JPEG
 _PIXELS_A_BYTE, _MANY_PIXELS = 100, 25_000_000  # photos do not shrink so far, but bombs do
 _SLOW_PIXELS = 4_000_000  # of a BMP that Pillow unpacks in Python
+_STRIPS_BYTES = 1 << 16  # of the places of a TIFF's strips: they may all be the same large one
+_TILES = {b"av01": 8, b"hvc1": 200}  # pictures in an AVIF, and in a HEIC, whose photos are in tiles
 _BLOCKS = 4096  # of texts before the picture of a GIF
 _BOXES, _TOP_BOXES = 1 << 20, 64  # bytes of a HEIF's description; boxes on its top level
 _RARE = "a structure of a rare kind"
@@ -146,7 +148,7 @@ def _tiff(file: BinaryIO) -> Look:
     why = "" if pixels else _RARE
     if known[259] not in _PLAIN:
         why = f"a compression of a rare kind ({known[259]})"
-    elif tags.needed > METADATA_BYTES:
+    elif tags.needed > _STRIPS_BYTES:
         why = "very many strips"
     return replace(look, why=why, patches=tuple(tags.patches), left_out=tags.left_out)
 
@@ -228,7 +230,10 @@ def _heif(file: BinaryIO) -> Look:
         place += size
     sizes = [struct.unpack(">II", found[1]) for found in re.finditer(rb"ispe\0\0\0\0(.{8})", boxes, re.DOTALL)]
     pixels = max((width * height for width, height in sizes), default=0)
-    return replace(_sized(pixels, 7, 12), why="" if pixels else _RARE)
+    why = "" if pixels else _RARE
+    if any(boxes.count(kind) > most for kind, most in _TILES.items()):
+        why = "very many tiles"
+    return replace(_sized(pixels, 7, 12), why=why)
 
 
 _HELD = frozenset({"WEBP", "AVIF", HEIF})  # their files are held in memory as a whole

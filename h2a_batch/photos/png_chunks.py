@@ -26,6 +26,7 @@ class Chunks:
         left_out: the bytes of what is in them, as far as known.
         profile: the ICC profile, where it is among them and no bomb.
         total: the bytes of texts, unpacked.
+        profiles: the number of ICC profiles.
     """
 
     why: str = ""
@@ -33,6 +34,7 @@ class Chunks:
     left_out: int = 0
     profile: bytes | None = None
     total: int = 0
+    profiles: int = 0
 
 
 def look_at_chunks(file: BinaryIO) -> Chunks:
@@ -91,9 +93,13 @@ def _packed_text(data: bytes, name: bytes) -> bytes:
 def _profile(file: BinaryIO, place: int, end: int, found: Chunks) -> None:
     """Cut out a profile that Pillow refuses for its size; keep it, unless it is a bomb."""
     size = end - place - 12
+    found.profiles += 1
+    if found.profiles > 1:  # no PNG may have a second one, and each would cost the time to unpack it
+        found.patches.append(Patch(place, end))
+        return
     if size * _RATIO <= METADATA_BYTES:
         return
-    packed = file.read(size)[:PROFILE_BYTES].partition(b"\0")[2][1:]
+    packed = file.read(min(size, PROFILE_BYTES)).partition(b"\0")[2][1:]
     if size <= PROFILE_BYTES and _unpacked_size(packed) <= METADATA_BYTES:
         return
     try:

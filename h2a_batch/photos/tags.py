@@ -138,6 +138,9 @@ def _too_much(tags: Tags, tag: int, type_: int, size: int) -> bool:
     return False
 
 
+_HUGE = 1 << 32  # as large as any number that counts pixels or bytes
+
+
 def _numbers(data: bytes, type_: int, most: int, order: str) -> list[int]:
     """Return the whole numbers in some bytes; 0 where their type is another."""
     code = _CODES.get(type_)
@@ -145,7 +148,7 @@ def _numbers(data: bytes, type_: int, most: int, order: str) -> list[int]:
         return [0]
     count = min(most, len(data) // struct.calcsize(code))
     numbers = struct.unpack_from(f"{order}{count}{code}", data)
-    return [int(number) if math.isfinite(number) else 0 for number in numbers] or [0]
+    return [int(min(number, _HUGE)) if math.isfinite(number) else 0 for number in numbers] or [0]
 
 
 def _at(file: BinaryIO, place: int, size: int) -> bytes:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from h2a_batch.errors import BusyError, LedgerError
 from h2a_batch.places.address import Address
-from h2a_batch.places.handles import LINKED, folder_at, in_its_place, is_plain
+from h2a_batch.places.handles import LINKED, folder_at, in_its_place
 
 _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = re.compile(r"\.h2a-[0-9a-f]{16}(-[0-9a-f]{8})?\.part")
@@ -35,7 +35,7 @@ def digest_of(file: BinaryIO) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, top: Path | None = None) -> Iterator[BinaryIO]:
+def replacing(path: Path, top: Path | None = None, fresh: bool = False) -> Iterator[BinaryIO]:
     """Yield a file to write in place of `path`.
 
     The file is a temporary one in the same folder. If all goes well, it is flushed to disk and renamed to `path`. A
@@ -45,8 +45,10 @@ def replacing(path: Path, top: Path | None = None) -> Iterator[BinaryIO]:
         path: the file to write.
         top: a folder that contains it, such as OUT: missing folders below are made, and links below not followed. By
             default it is the file's own folder.
+        fresh: whether to replace no file.
 
     Raises:
+        FileExistsError: with `fresh`, a file has the name.
         OSError: the file cannot be written; a link is in the place of a folder (an error number in `LINKED`).
     """
     temporary = temporary_path(path).name
@@ -59,11 +61,31 @@ def replacing(path: Path, top: Path | None = None) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            if not fresh or not _link_new(folder, temporary, path.name):
+                os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=folder)
             raise
+
+
+def _link_new(folder: int, temporary: str, name: str) -> bool:
+    """Rename a file without replacing another; return False where the volume has no links, and no file has the name.
+
+    Raises:
+        FileExistsError: a file has the name.
+    """
+    try:
+        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT, some shares
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(name, dir_fd=folder)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
+        return False
+    os.unlink(temporary, dir_fd=folder)
+    return True
 
 
 def temporary_path(path: Path, writer: str | None = None) -> Path:
@@ -98,7 +120,7 @@ def remove_own(folder: Path, names: Iterable[str], top: Path | None = None) -> N
     with contextlib.suppress(OSError), folder_at(folder, folder if top is None else top) as handle:
         for name in names:
             with contextlib.suppress(OSError):
-                if is_plain(handle, name):
+                if stat.S_ISREG(os.lstat(name, dir_fd=handle).st_mode):  # a kill may leave it with two names
                     os.unlink(name, dir_fd=handle)
 
 
@@ -202,8 +224,12 @@ def hold(folder: Path, out: Address, top: Path | None = None) -> int:
 def _opened_lock(handle: int, folder: Path) -> int:
     """Open or make the lock in the folder of a handle; raise as `hold` does."""
     refusal = LedgerError(f"{folder / 'lock'}: a link or another thing is in the place of this file", _ADVICE)
-    if not is_plain(handle, "lock"):  # to open a device or a pipe can have effects
-        raise refusal
+    with contextlib.suppress(FileNotFoundError):
+        status = os.lstat("lock", dir_fd=handle)
+        if not stat.S_ISREG(status.st_mode):  # to open a device or a pipe can have effects
+            raise refusal
+        if status.st_nlink > 1:  # as snapshots by hard links make: the file of the other name is left alone
+            os.unlink("lock", dir_fd=handle)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         guard = os.open("lock", flags, 0o666, dir_fd=handle)

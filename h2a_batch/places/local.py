@@ -79,12 +79,15 @@ class Local:
         except (OSError, ValueError):
             return False
 
-    def write(self, data: bytes, top: Address | None = None) -> None:
+    def write(self, data: bytes, top: Address | None = None, fresh: bool = False) -> None:
         base = self.path.parent if top is None else Path(str(top))
         try:
             base.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path, base) as file:
+            with replacing(self.path, base, fresh) as file:
                 file.write(data)
+        except FileExistsError as error:
+            what = f"{self.path}: a file of other origin came there meanwhile"
+            raise PhotoError("output", what, "rename it, or run again with --overwrite to replace it") from error
         except OSError as error:
             if error.errno in LINKED and (what := in_its_place(self.path.parent, base)):
                 raise PhotoError("output", what, "remove it or choose another OUT") from error

@@ -85,12 +85,13 @@ class Place(Protocol):
     def is_plain(self, top: Address) -> bool:
         """Tell whether this is a file that no link leads to from `top`, a folder that contains it."""
 
-    def write(self, data: bytes, top: Address | None = None) -> None:
+    def write(self, data: bytes, top: Address | None = None, fresh: bool = False) -> None:
         """Write a file, whole or not at all; make its folder if it is missing.
 
         Args:
             data: the bytes.
             top: a folder that contains the file: no link below is followed; by default the file's own folder.
+            fresh: whether to replace no file that has the name, where the place can tell.
 
         Raises:
             StorageError: the volume is full, or the volume or store went away.

@@ -84,7 +84,7 @@ class Store:
     def is_plain(self, top: Address) -> bool:
         return True
 
-    def write(self, data: bytes, top: Address | None = None) -> None:
+    def write(self, data: bytes, top: Address | None = None, fresh: bool = False) -> None:
         try:
             put(self.remote, data)
         except OSError as error:

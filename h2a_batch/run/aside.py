@@ -20,9 +20,9 @@ from typing import BinaryIO
 
 from h2a_batch.ledger import Row
 from h2a_batch.places import LINKED, AnyPath, digest_of, folder_at, listed, open_in, temporary_path
-from h2a_batch.sources import has_writer, variants
+from h2a_batch.sources import ASIDE, has_writer, variants
 
-_ENDING = ".aside"
+_LONGEST = 255  # bytes of a file's name
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})  # FAT, some shares
 
 
@@ -101,7 +101,7 @@ def set_aside(source: str, row: Row) -> Iterator[Aside | None]:
         if not is_on_record(file, row):
             yield None
             return
-        hidden = f"{_prefix(name)}{secrets.token_hex(8)}{_ENDING}"
+        hidden = _hidden(name)
         os.rename(name, hidden, src_dir_fd=handle, dst_dir_fd=handle)
         try:
             yield Aside(handle, hidden, file) if _is_open_as(handle, hidden, file, row) else None
@@ -130,11 +130,10 @@ def unlinked(folder: AnyPath, top: AnyPath = os.sep, make: bool = False) -> Iter
 def restore(source: str) -> None:
     """Give a photo its name back that a killed run left with a hidden one; do nothing where there is none."""
     folder, name = os.path.split(source)
-    prefix = _prefix(name)
     with contextlib.suppress(OSError), listed(folder) as (handle, entries):
         names = [entry.name for entry in entries]
         for hidden in names:
-            if hidden.startswith(prefix) and hidden.endswith(_ENDING):
+            if _is_of(hidden, name):
                 put_back(handle, hidden, name)
 
 
@@ -145,7 +144,8 @@ def put_back(folder: int, hidden: str, name: str) -> None:
         FileNotFoundError: no file has the hidden name.
         OSError: the system refuses.
     """
-    is_folder = stat.S_ISDIR(os.lstat(hidden, dir_fd=folder).st_mode)
+    status = os.lstat(hidden, dir_fd=folder)
+    is_folder = stat.S_ISDIR(status.st_mode)
     for place in variants(name):
         try:
             if is_folder or not _link(folder, hidden, place):  # an empty one holds the name: nobody's is replaced
@@ -153,7 +153,16 @@ def put_back(folder: int, hidden: str, name: str) -> None:
                 os.rename(hidden, place, src_dir_fd=folder, dst_dir_fd=folder)
             return
         except FileExistsError:
-            continue
+            if _is_one(folder, place, status):  # a kill came between link and unlink
+                os.unlink(hidden, dir_fd=folder)
+                return
+
+
+def _is_one(folder: int, name: str, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(status, os.lstat(name, dir_fd=folder))
+    except OSError:
+        return False
 
 
 def _link(folder: int, hidden: str, place: str) -> bool:
@@ -201,8 +210,21 @@ def _has_stamp(file: BinaryIO, row: Row) -> bool:
     return (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns)
 
 
-def _prefix(name: str) -> str:
-    return f".h2a-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}-"
+def _hidden(name: str) -> str:
+    """Return a hidden name for a file, from which a person can tell its own name where that is not too long."""
+    mark = f".{secrets.token_hex(4)}{ASIDE}"
+    plain = f".{name}{mark}"
+    return plain if len(os.fsencode(plain)) <= _LONGEST else f".{_short(name)}{mark}"
+
+
+def _is_of(hidden: str, name: str) -> bool:
+    """Tell whether a hidden name is one that `_hidden` gives a file."""
+    stem = hidden[1:].removesuffix(ASIDE)
+    return hidden.endswith(ASIDE) and stem[:-9] in (name, _short(name))
+
+
+def _short(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def _digest(file: BinaryIO) -> str:

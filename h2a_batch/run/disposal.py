@@ -25,7 +25,7 @@ from h2a_batch.places import Address, at, remove_own, sha256_of, temporary_path
 from h2a_batch.run.aside import Aside, restore, set_aside, unlinked
 from h2a_batch.sources import Source, variants
 
-_NOT_ITS_FAULT = frozenset({"vanished", "changed", "unreadable", "output", "model"})  # kinds of failure
+_NOT_ITS_FAULT = frozenset({"vanished", "changed", "unreadable", "output", "model", "internal"})  # kinds of failure
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _TRIES = 100
 
@@ -106,8 +106,9 @@ class Disposal:
         Where an entry may not be acted on, this changes nothing but the ledger.
         """
         for entry in self._on_record.all():
-            if self._is_within(entry.source):
-                restore(entry.source)
+            if not self._is_within(entry.source):  # its run goes on with it
+                continue
+            restore(entry.source)
             row = self._ledger.row(entry.source)
             may_act = self._may_act(entry, row)
             if row is not None and entry.target and may_act and _is_still(entry.source, row):
@@ -185,6 +186,8 @@ class Disposal:
                     photo.delete()
             self._leave_place(entry, entry.target)
             return None
+        if not os.path.lexists(entry.source):
+            restore(entry.source)
         if not os.path.lexists(entry.source):
             if _device_of(os.path.dirname(entry.source)) == entry.device:  # else the whole volume is away
                 self._leave_place(entry, "") if not entry.target else self._on_record.strike(entry)

@@ -217,6 +217,8 @@ class Run:
             return None
         edited = where.edited if where else None
         task = None if edited else claim(self.ledger, found, overwrite, self.originals)
+        if task and (overwrite or self.options.ray):  # two nodes may make one output
+            task = replace(task, fresh=False)
         if task is None:
             path = edited or in_the_way(self.ledger, found)
             message = f"{path} is of other origin or was edited; --overwrite replaces it"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .tif .tiff .gif .avif .heic .heif .hif".split()
 )
+ASIDE = ".h2a-aside"  # ends the hidden name that a photo has for the moment of its disposal
 MAX_NAME = 255  # bytes of one name on every common file system
 
 

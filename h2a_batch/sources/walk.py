@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from h2a_batch.places import LINKED, at, listed, open_file, open_in
-from h2a_batch.sources.names import assign, forms
+from h2a_batch.sources.names import ASIDE, assign, forms
 from h2a_batch.sources.source import LEDGER_FOLDER, Folder, Found, Ignored, Scan, Unusable, source_at, why_ignored
 
+_HIDDEN_SECONDS = 60.0
 LEADS_OUT = "a link that leads out of the input"
 # browsers, sync clients and copying programs give these names to files that they have not finished
 _UNFINISHED = frozenset(
@@ -47,6 +49,7 @@ class Walk:
         try:
             with listed(folder.real) as (handle, entries):  # keep the names alone: a folder may hold a million
                 kinds = {entry.name: _kind(entry) for entry in entries}
+                hidden = [name for name in kinds if name.endswith(ASIDE) and _is_old(handle, name)]
                 ignored = {name: why for name in kinds if (why := self._why_ignored(folder, name, kinds[name], handle))}
         except OSError as error:
             if error.errno not in LINKED:
@@ -54,6 +57,10 @@ class Walk:
             elif not self.how.watching:  # a watch meets the link in the folder above
                 yield Unusable(Path(folder.path), "changed", "a link took the place of this folder; it is not followed")
             return
+        for name in hidden:
+            own = name[1:].removesuffix(ASIDE)[:-9]
+            what = f"a photo that a killed run hid, as {own}; run again with that run's OUT, or rename it"
+            yield Unusable(Path(folder.path, name), "hidden", what)
         folders = sorted((name for name, kind in kinds.items() if kind in "DL"), key=os.fsencode)
         yield from self._files(kinds, ignored, folder, folders)
         if self.how.recursive:
@@ -139,6 +146,14 @@ class Walk:
         self.linked.add(folder.real)
         self.entered(folder.real)
         return True
+
+
+def _is_old(folder: int, name: str) -> bool:
+    """Tell whether a file has had its name for longer than a run hides a photo."""
+    try:
+        return time.time() - os.lstat(name, dir_fd=folder).st_ctime > _HIDDEN_SECONDS
+    except OSError:
+        return False
 
 
 def _related(one: str, other: str) -> bool:

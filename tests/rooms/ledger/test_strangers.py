@@ -89,7 +89,11 @@ def test_lock_and_ledger_are_not_opened_where_something_else_has_their_name(
         "folder": path.mkdir,
     }
     make[kind]()
-    assert str(path) in refusal(out)
+    if (name, kind) == ("lock", "hard link"):  # made anew
+        with Ledger(out, "{}"):
+            pass
+    else:
+        assert str(path) in refusal(out)
     if name != "lock":
         assert str(path) in refusal(out, read_only=True)
     assert theirs.read_bytes() == PRECIOUS

@@ -354,3 +354,10 @@ def test_pngs_of_our_own_are_read_as_they_were(data: st.DataObject) -> None:
         assert read.getexif().get(0x010F) in (None, "a maker") and bool(read.getexif()) == (b"eXIf" in written)
     with Image.open(io.BytesIO(written)) as read:
         read.verify()  # its checksums
+
+
+def test_a_picture_that_a_format_cannot_hold_is_the_photos_failure() -> None:
+    if "AVIF" not in Image.SAVE:
+        pytest.skip("this Pillow has no AVIF")
+    with pytest.raises(PhotoError, match="70000x8 pixels cannot be saved as avif"):
+        encode(Image.new("RGB", (70_000, 8)), "avif", 92)

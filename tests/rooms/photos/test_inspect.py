@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 
 import pytest
-from conftest import PHOTOS, SHARED
+from conftest import PHOTOS, SHARED, Command
 from hostile_support import chunk, png_of, png_with, scans, tiff_with, webp_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -49,6 +51,54 @@ def test_photos_as_programs_write_them_are_usual(format: str, mode: str) -> None
     found = inspect(data)
     assert (found.why, found.patches, found.profile) == ("", (), None)
     assert found.pixels == picture.width * picture.height and Reader(data).note == ""
+
+
+def strips(count: int, huge: bool = False) -> bytes:
+    """A TIFF whose strips all lie at one place; or one whose width and length are numbers beyond all bounds."""
+    width = struct.pack("<HHId", 256, 12, 1, 0)[:8]
+    tags = [(256, 4, 1, 16), (257, 4, 1, count), (259, 3, 1, 8), (273, 4, count, 200), (279, 4, count, 200)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    if huge:
+        entries = width + struct.pack("<I", 200) + struct.pack("<HHII", 257, 12, 1, 200) + entries[24:]
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(200) + struct.pack("<d", 1e308) * 30_000
+
+
+def test_strips_that_share_their_bytes_look_suspicious() -> None:
+    assert look(strips(60_000)) == "very many strips" and look(strips(500)) == ""
+
+
+def test_numbers_beyond_all_bounds_are_a_broken_photo(tmp_path: Path, h2a: Command) -> None:
+    data = strips(5, huge=True)
+    data = data[:200] + struct.pack("<d", 1e308) + data[208:]
+    (tmp_path / "wide.tif").write_bytes(data)
+    done = h2a("wide.tif", "out")
+    assert done.returncode == 1 and "unexpected" not in done.stderr and done.stderr.startswith(f"{tmp_path}/wide.tif: ")
+
+
+def test_only_the_first_profile_of_a_png_is_looked_at() -> None:
+    profile = (b"iCCP", b"p\0\0" + zlib.compress(bytes(2 * MB)))
+    found = inspect(io.BytesIO(png_with(*[profile] * 30)))
+    assert len(found.patches) == 30 and found.profile == bytes(2 * MB), "the others would take as long each"
+
+
+def test_a_chunk_that_claims_gigabytes_is_not_given_them() -> None:
+    data = png_with((b"iCCP", b"p\0\0"))
+    place = data.index(b"iCCP") - 4
+    tracemalloc.start()
+    inspect(io.BytesIO(data[:place] + b"\xf0\0\0\0" + data[place + 4 :]))
+    assert tracemalloc.get_traced_memory()[1] < 64 * MB
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("kind", "usual", "many"), [(b"av01", 3, 60), (b"hvc1", 60, 400)])
+def test_pictures_of_very_many_tiles_look_suspicious(kind: bytes, usual: int, many: int) -> None:
+    def tiled(count: int) -> bytes:
+        brand = b"avif" if kind == b"av01" else b"heic"
+        boxes = b"ispe" + bytes(4) + struct.pack(">II", 640, 480) + (b"infe" + kind) * count
+        first = struct.pack(">I", 16) + b"ftyp" + brand + bytes(4)
+        return first + struct.pack(">I", 8 + len(boxes)) + b"meta" + boxes + bytes(64)
+
+    assert look(tiled(usual)) == "" and look(tiled(many)) == "very many tiles"
 
 
 @pytest.mark.parametrize("more", [{"progressive": True}, {"progressive": True, "subsampling": 0}, {"quality": 100}])

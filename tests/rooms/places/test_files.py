@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from h2a_batch.errors import LedgerError, PhotoError, UsageError
+from h2a_batch.errors import PhotoError, UsageError
 from h2a_batch.places import address, at, hold, replacing, sweep, sweep_scratch, temporary_path
 
 _PARTS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3)
@@ -68,12 +68,13 @@ def test_an_empty_name_is_not_the_current_folder(text: str) -> None:
         address(text)
 
 
-def test_a_lock_with_another_name_is_refused_and_keeps_its_content(tmp_path: Path) -> None:
+def test_a_lock_that_has_another_name_is_made_anew_and_the_other_keeps_its_content(tmp_path: Path) -> None:
+    """Snapshots by hard links give it one; a stranger may give it that of the user's own file."""
     (tmp_path / "theirs").write_bytes(b"precious")
     (tmp_path / "out").mkdir()
     os.link(tmp_path / "theirs", tmp_path / "out" / "lock")
-    with pytest.raises(LedgerError, match="lock"):
-        hold(tmp_path / "out", tmp_path)
+    os.close(hold(tmp_path / "out", tmp_path))
+    assert (tmp_path / "out" / "lock").stat().st_nlink == 1
     assert (tmp_path / "theirs").read_bytes() == b"precious"
 
 

@@ -281,7 +281,7 @@ def test_output_and_ledger_are_on_disk_before_a_photo_is_deleted(
 
     def note_unlink(path: str, **keywords: int) -> None:
         unlink(path, **keywords)
-        if str(path).endswith(".aside"):
+        if str(path).endswith(".h2a-aside"):
             with Ledger(out, "{}", read_only=True) as ledger:
                 assert [row.state for row in ledger.rows()] == ["done"]
             done.append("deleted")

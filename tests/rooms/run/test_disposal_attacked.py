@@ -14,7 +14,7 @@ import pytest
 from conftest import Command, leftovers, tree
 from watch_support import Watch, drop, picture
 
-from h2a_batch import Event, Options, convert_folder
+from h2a_batch import Event, FileResult, Options, convert_folder
 from h2a_batch.ledger import Entry
 from h2a_batch.ledger.claims import claim
 from h2a_batch.ledger.ledger import Ledger
@@ -100,7 +100,7 @@ def test_a_photo_that_takes_the_place_of_another_is_never_lost(
     for scene in strikes(tmp_path, rule, monkeypatch, replace):
         assert picture(2) in tree(scene.top / "in").values(), "the new photo is still in IN"
         assert picture(2) not in tree(scene.archive).values(), "and was not archived unconverted"
-        assert not list((scene.top / "in").rglob(".h2a-*"))
+        assert not list((scene.top / "in").rglob(".*.h2a-aside"))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -168,10 +168,9 @@ def test_a_photo_that_a_killed_run_left_hidden_gets_its_name_back(tmp_path: Path
         assert row is not None
         with set_aside(str(scene.photo), row) as aside:
             assert aside is not None and not scene.photo.exists()
-            os.link(scene.photo.parent / aside.name, scene.photo.parent / f"{aside.name[:-6]}.kept")
-        (left,) = scene.photo.parent.glob("*.kept")
+            os.link(scene.photo.parent / aside.name, scene.photo.parent / ".kept")
         scene.photo.unlink()
-        left.rename(scene.photo.parent / aside.name)  # as a kill in the middle leaves it
+        (scene.photo.parent / ".kept").rename(scene.photo.parent / aside.name)  # as a kill in the middle leaves it
         ledger.disposals.add(Entry(str(scene.photo), "done", "", scene.out.stat().st_dev))
     assert convert_folder(scene.top / "in", scene.out).skipped == 1, "found again, and known"
     assert tree(scene.top / "in") == {"sub/a.jpg": picture(1)}
@@ -179,17 +178,59 @@ def test_a_photo_that_a_killed_run_left_hidden_gets_its_name_back(tmp_path: Path
 
 def test_a_hidden_photo_gets_another_name_where_its_own_was_taken(tmp_path: Path) -> None:
     photo = drop(tmp_path.resolve() / "a.jpg", 1)
-    hidden = photo.with_name(f"{_hidden(photo)}0123.aside")
-    photo.rename(hidden)
+    photo.rename(photo.with_name(_hidden(photo.name)))
     drop(photo, 2)
     restore(str(photo))
     assert tree(tmp_path) == {"a.jpg": picture(2), "a~2.jpg": picture(1)}
 
 
-def _hidden(photo: Path) -> str:
-    from h2a_batch.run.aside import _prefix
+@pytest.mark.parametrize("name", ["a.jpg", "\u00e9" * 125 + ".jpg", os.fsdecode(b"latin-\xe9.jpg")])
+def test_hidden_names_lead_back_whatever_the_name(tmp_path: Path, name: str) -> None:
+    photo = drop(tmp_path.resolve() / name, 1)
+    photo.rename(photo.with_name(_hidden(name)))
+    drop(tmp_path / "b.jpg", 2).rename(tmp_path / _hidden("b.jpg"))
+    restore(str(photo))
+    assert photo.exists() and len(list(tmp_path.glob(".*.h2a-aside"))) == 1, "the other one is left alone"
 
-    return _prefix(photo.name)
+
+def test_a_kill_between_two_steps_of_giving_a_name_back_doubles_nothing(tmp_path: Path) -> None:
+    photo = drop(tmp_path.resolve() / "a.jpg", 1)
+    os.link(photo, photo.with_name(_hidden("a.jpg")))
+    restore(str(photo))
+    assert tree(tmp_path) == {"a.jpg": picture(1)}
+
+
+def test_a_hidden_photo_waits_for_the_run_that_knows_it(tmp_path: Path, h2a: Command) -> None:
+    scene = Attacked(tmp_path, "archive=DIR")
+    convert_folder(scene.top / "in", scene.out)
+    with Ledger(scene.out, "{}") as ledger:
+        target = str(scene.archive / "sub" / "a.jpg")
+        ledger.disposals.add(Entry(str(scene.photo), "done", target, scene.out.stat().st_dev))
+    hidden = scene.photo.with_name(_hidden("a.jpg"))
+    scene.photo.rename(hidden)
+    drop(scene.top / "in" / "b.jpg", 2)
+    rules = ("--faces", "off", "--on-success", f"archive={scene.archive}")
+    assert h2a(scene.top / "in" / "b.jpg", scene.out, *rules).returncode == 0, "a run of other photos leaves it alone"
+    assert hidden.exists()
+    assert h2a(scene.top / "in", scene.out, *rules).returncode == 0
+    assert not hidden.exists() and picture(1) in tree(scene.archive).values()
+
+
+def test_a_hidden_photo_of_another_run_is_named(tmp_path: Path, h2a: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = drop(tmp_path / "in" / "a.jpg", 1)
+    drop(tmp_path / "in" / "b.jpg", 2)
+    photo.rename(photo.with_name(_hidden("a.jpg")))
+    assert h2a("in", "out").returncode == 0, "a run may be at it just now"
+    monkeypatch.setattr("h2a_batch.sources.walk._HIDDEN_SECONDS", -1.0)
+    results: list[FileResult] = []
+    assert convert_folder(tmp_path / "in", tmp_path / "out", on_file=results.append).failed == 1
+    assert "as a.jpg; run again with that run's OUT" in next(r.message for r in results if r.state == "failed")
+
+
+def _hidden(name: str) -> str:
+    from h2a_batch.run import aside
+
+    return aside._hidden(name)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs another owner's file and two volumes")
