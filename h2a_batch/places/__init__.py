@@ -14,7 +14,17 @@ from h2a_batch.places.files import (
     temporary_path,
     write_apart,
 )
-from h2a_batch.places.handles import LINKED, AnyPath, folder_at, in_its_place, is_plain, listed, open_file, open_in
+from h2a_batch.places.handles import (
+    LINKED,
+    AnyPath,
+    folder_at,
+    in_its_place,
+    is_plain,
+    listed,
+    open_file,
+    open_in,
+    resolved,
+)
 from h2a_batch.places.keys import why_no_path
 from h2a_batch.places.objects import (
     Item,
@@ -69,6 +79,7 @@ __all__ = [
     "remove_own",
     "remove_temporaries",
     "replacing",
+    "resolved",
     "sha256_of",
     "sweep",
     "sweep_scratch",

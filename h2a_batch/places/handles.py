@@ -20,6 +20,14 @@ _STEP = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)  # O_
 LINKED = frozenset({errno.ELOOP, errno.ENOTDIR})  # error numbers where a link, or a file, is in a folder's place
 
 
+def resolved(path: AnyPath) -> str:
+    """Return a path with all links resolved; unresolved where a link stops being one in that moment."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return os.path.abspath(path)
+
+
 @contextlib.contextmanager
 def folder_at(path: AnyPath, top: AnyPath = os.sep, make: bool = False) -> Iterator[int]:
     """Yield a handle of a folder, for the parameter ``dir_fd`` of functions of `os`.

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from h2a_batch.errors import PhotoError, StorageError, UsageError
 from h2a_batch.places.address import Address, Stat
 from h2a_batch.places.files import remove_own, replacing, temporary_path
-from h2a_batch.places.handles import LINKED, folder_at, in_its_place
+from h2a_batch.places.handles import LINKED, folder_at, in_its_place, resolved
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE}
 
@@ -28,11 +28,11 @@ class Local:
 
     @property
     def real(self) -> str:
-        return os.path.realpath(self.path)
+        return resolved(self.path)
 
     @property
     def identity(self) -> str:
-        return os.path.join(os.path.realpath(self.path.parent), self.path.name)
+        return os.path.join(resolved(self.path.parent), self.path.name)
 
     def is_folder(self) -> bool:
         return self.path.is_dir()
@@ -104,7 +104,7 @@ class Local:
 
     def names_below(self, folder: Address) -> set[str]:
         out = str(folder)
-        real = os.path.relpath(os.path.realpath(self.path), os.path.realpath(out))
+        real = os.path.relpath(resolved(self.path), resolved(out))
         return {os.path.relpath(self.path, out), real}
 
     def check_input(self) -> None:

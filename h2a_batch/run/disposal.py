@@ -21,7 +21,7 @@ from h2a_batch.errors import PhotoError, UsageError
 from h2a_batch.events import Event
 from h2a_batch.ledger import DELETED, Entry, Ledger, Row, Task
 from h2a_batch.options import Options
-from h2a_batch.places import Address, at, remove_own, sha256_of, temporary_path
+from h2a_batch.places import Address, at, remove_own, resolved, sha256_of, temporary_path
 from h2a_batch.run.aside import Aside, restore, set_aside, unlinked
 from h2a_batch.sources import Source, variants
 
@@ -251,7 +251,7 @@ class Disposal:
     def _is_within(self, real: str) -> bool:
         """Tell whether a photo lies in an input; its path may come from a stranger and take detours or links."""
         folder, name = os.path.split(real)
-        is_real = os.path.realpath(folder) == folder and name not in ("", os.curdir, os.pardir)
+        is_real = resolved(folder) == folder and name not in ("", os.curdir, os.pardir)
         return is_real and any((real + os.sep).startswith(root + os.sep) for root in self._inputs)
 
     def _free(self, path: Path) -> Path:
@@ -273,7 +273,7 @@ def check_rules(options: Options, out: Address, inputs: Sequence[str]) -> None:
     """
     real_out = at(out).real
     for folder in filter(None, (options.archive, options.failures)):
-        real = os.path.realpath(folder)
+        real = resolved(folder)
         if any((place + os.sep).startswith(real + os.sep) for place in (real_out, *inputs)):
             raise UsageError(
                 f"{folder}: photos cannot be moved there, IN or OUT is there", "choose a folder of its own"
@@ -341,7 +341,7 @@ def _lies_in(path: str, folder: str) -> bool:
     if path != os.path.normpath(path) or not path.startswith(os.path.join(folder, "")):
         return False
     inner = os.path.relpath(os.path.dirname(path), folder)
-    return os.path.realpath(os.path.dirname(path)) == os.path.normpath(os.path.join(os.path.realpath(folder), inner))
+    return resolved(os.path.dirname(path)) == os.path.normpath(os.path.join(resolved(folder), inner))
 
 
 def _clear(target: Path, row: Row) -> None:

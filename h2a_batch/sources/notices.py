@@ -75,7 +75,7 @@ class Notices(FileSystemEventHandler):
         self._observer = None
         self._woken.clear()  # or `wait` would return at once, since nobody takes the notices any more
         if observer is not None and observer.is_alive():
-            with contextlib.suppress(KeyError):  # watchdog loses count of folders that change places, and goes on
+            with contextlib.suppress(KeyError, OSError):  # watchdog loses count of folders that change places
                 observer.stop()
                 observer.join()
 

@@ -18,6 +18,7 @@ from h2a_batch.places import (
     has_any,
     levels,
     listing,
+    resolved,
     why_no_path,
 )
 from h2a_batch.sources.names import assign, forms, is_image_name, variants
@@ -95,7 +96,7 @@ def _files_named(files: Sequence[Address], how: Scan, reserved: set[str]) -> Ite
         keys[next(name for name in variants(path.name) if name not in keys)] = path
     for key, output in assign(keys, how.suffix, how.format, reserved).items():
         path, identity = keys[key], at(keys[key]).identity
-        link = os.path.realpath(identity) if os.path.islink(identity) else ""
+        link = resolved(identity) if os.path.islink(identity) else ""
         yield source_at(path, identity, output, forms(key, how.suffix, how.format), link)
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from h2a_batch.places import LINKED, at, listed, open_file, open_in
+from h2a_batch.places import LINKED, at, listed, open_file, open_in, resolved
 from h2a_batch.sources.names import ASIDE, assign, forms
 from h2a_batch.sources.source import LEDGER_FOLDER, Folder, Found, Ignored, Scan, Unusable, source_at, why_ignored
 
@@ -69,7 +69,7 @@ class Walk:
                 link = kinds[name] == "L"
                 inner = Folder(
                     path,
-                    os.path.realpath(path) if link else os.path.join(folder.real, name),
+                    resolved(path) if link else os.path.join(folder.real, name),
                     os.path.join(folder.relative, name),
                 )
                 if link and self.how.watching:
@@ -94,7 +94,7 @@ class Walk:
         inside_out = any((place + os.sep).startswith(out + os.sep) for place, out in places)
         for name in sorted((name for name, kind in kinds.items() if kind not in "DL"), key=os.fsencode):
             path = Path(folder.path, name)
-            link = os.path.realpath(os.path.join(folder.real, name)) if kinds[name] == "K" else ""
+            link = resolved(os.path.join(folder.real, name)) if kinds[name] == "K" else ""
             reason = ignored.get(name)
             if not reason and (path in self.how.exclude or (inside_out and self.how.is_output(path))):
                 reason = "an output of this program"
@@ -117,7 +117,7 @@ class Walk:
         def head() -> bytes:
             try:
                 target = os.path.join(folder.real, name)
-                with open_in(handle, name) if kind == "F" else open_file(os.path.realpath(target)) as file:
+                with open_in(handle, name) if kind == "F" else open_file(resolved(target)) as file:
                     return file.read(32)
             except OSError:
                 return b""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from h2a_batch.errors import PhotoError
 from h2a_batch.events import Event
-from h2a_batch.places import at, listed
+from h2a_batch.places import at, listed, resolved
 from h2a_batch.sources.notices import Notices, why
 from h2a_batch.sources.scan import roots
 from h2a_batch.sources.settle import Settling
@@ -93,7 +93,7 @@ class Watcher:
         stop: threading.Event,
     ) -> None:
         self._inputs, self._how = inputs, how
-        self._home = {str(path): os.path.realpath(path) for path in inputs}  # where each input was at the start
+        self._home = {str(path): resolved(path) for path in inputs}  # where each input was at the start
         self._locate()
         self._settling, self._is_known, self._tell, self._stop = settling, is_known, tell, stop
         self._polling, self._max_idle = poll, max_idle
@@ -314,7 +314,7 @@ class Watcher:
         return status.st_dev, status.st_ino
 
     def _why_gone(self, root: Folder) -> str:
-        linked = os.path.realpath(root.path) != self._home[root.path] and os.path.lexists(root.path)
+        linked = resolved(root.path) != self._home[root.path] and os.path.lexists(root.path)
         return "a link took its place, which is not followed" if linked else "it is not there any more"
 
     def _watch(self) -> None:

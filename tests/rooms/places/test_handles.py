@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from h2a_batch.places.handles import LINKED, folder_at, open_file
+from h2a_batch.places.handles import LINKED, folder_at, open_file, resolved
 
 
 @pytest.fixture
@@ -75,3 +75,19 @@ def test_a_pipe_is_refused_at_once(house: Path) -> None:
     with pytest.raises(OSError) as caught:
         open_file(house / "pipe.jpg")
     assert caught.value.errno == errno.EINVAL
+
+
+def test_a_link_that_stops_being_one_while_it_is_resolved_is_no_error(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (house / "link").symlink_to("in")
+    assert resolved(house / "link") == str(house / "in")
+    read = os.readlink
+
+    def too_late(path: str, **keywords: int) -> str:
+        os.unlink(path)
+        os.mkdir(path)
+        return read(path, **keywords)
+
+    monkeypatch.setattr(os, "readlink", too_late)
+    assert resolved(house / "link") == str(house / "link")
