@@ -68,6 +68,7 @@ def test_no_word_of_the_user_reaches_the_terminal_as_it_is(h2a: Command, tmp_pat
     assert done.returncode and is_harmless(done.stderr + done.stdout), ascii(done.stderr)
 
 
+@pytest.mark.slow
 def test_names_of_photos_are_shown_escaped_and_are_exact_in_json(h2a: Command, tmp_path: Path) -> None:
     name = f"{EVIL}.jpg".replace("/", "")
     (tmp_path / "in").mkdir()

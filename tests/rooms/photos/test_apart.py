@@ -85,6 +85,7 @@ def test_it_loads_no_mindspore_lite() -> None:
     assert here(loads_what) == []
 
 
+@pytest.mark.slow
 def test_questions_are_answered_and_their_time_does_not_count() -> None:
     def slow(numbers: Any) -> int:
         time.sleep(1.5)

@@ -58,6 +58,7 @@ def test_an_empty_name_from_python_is_refused(photos: Path, tmp_path: Path, monk
     assert len(tree(photos)) == 6 and sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rules", "what"),
     [
@@ -213,6 +214,7 @@ def test_a_sheet_shows_no_file_that_a_link_in_out_leads_to(home: Home) -> None:
     assert [item.output for item in read_results([home.photos], home.photos)] == [None]
 
 
+@pytest.mark.slow
 def test_outputs_and_pages_are_not_written_through_a_link_in_out(h2a: Command, photos: Path, tmp_path: Path) -> None:
     elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
     elsewhere.mkdir()
@@ -231,6 +233,7 @@ def test_outputs_and_pages_are_not_written_through_a_link_in_out(h2a: Command, p
     assert not any(elsewhere.iterdir())
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(h2a: Command, home: Home) -> None:
     home.know(home.photos / "a.jpg", "a_anime.png", "started")
     home.insert("outputs", "a_anime.png", str(home.photos / "a.jpg"), None, None, None)

@@ -194,6 +194,7 @@ def test_a_file_of_somebody_else_in_out_is_told_of_once(shared: Watch) -> None:
     assert shared.states(photo) == ["skipped"] and theirs.read_bytes() == b"somebody's"
 
 
+@pytest.mark.slow
 def test_a_corrupt_photo_fails_once_and_only_when_it_was_waited_for(shared: Watch) -> None:
     """The last test of the shared watcher: the photo was there from the start, and is given half a minute."""
     corrupt = shared.source / "start" / "corrupt.jpg"
