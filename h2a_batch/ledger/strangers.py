@@ -18,7 +18,7 @@ from typing import Any
 from h2a_batch.errors import LedgerError
 from h2a_batch.ledger.records import FaceRow, Made, Output, Row
 from h2a_batch.photos import Frame
-from h2a_batch.places import LINKED, folder_at, in_its_place, is_plain, is_url, open_in
+from h2a_batch.places import LINKED, folder_at, has_one_name, in_its_place, is_url, open_in
 from h2a_batch.sources import LEDGER_FOLDER
 
 _LENGTH = 0  # SQLite's number of the limit on a value's size
@@ -55,7 +55,7 @@ def check_files(path: Path, top: Path) -> None:
     try:
         with folder_at(path.parent, top) as folder:
             for end in ("", "-journal", "-wal", "-shm"):
-                if not is_plain(folder, path.name + end):
+                if not has_one_name(folder, path.name + end):
                     what = f"{path}{end}: a link or another thing is in the place of this file, or it has a second name"
                     raise LedgerError(what, _COPY)
             is_log = b"\2" in (_bytes(folder, path.name, *_FORMATS) or b"")

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from h2a_batch.errors import BusyError, LedgerError
 from h2a_batch.places.address import Address
-from h2a_batch.places.handles import LINKED, folder_at, in_its_place
+from h2a_batch.places.handles import LINKED, folder_at, in_its_place, rename_new
 
 _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = re.compile(r"\.h2a-[0-9a-f]{16}(-[0-9a-f]{8})?\.part")
@@ -61,31 +61,14 @@ def replacing(path: Path, top: Path | None = None, fresh: bool = False) -> Itera
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            if not fresh or not _link_new(folder, temporary, path.name):
+            if fresh:
+                rename_new(folder, temporary, path.name)
+            else:
                 os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=folder)
             raise
-
-
-def _link_new(folder: int, temporary: str, name: str) -> bool:
-    """Rename a file without replacing another; return False where the volume has no links, and no file has the name.
-
-    Raises:
-        FileExistsError: a file has the name.
-    """
-    try:
-        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except FileExistsError:
-        raise
-    except OSError:  # FAT, some shares
-        with contextlib.suppress(FileNotFoundError):
-            os.lstat(name, dir_fd=folder)
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
-        return False
-    os.unlink(temporary, dir_fd=folder)
-    return True
 
 
 def temporary_path(path: Path, writer: str | None = None) -> Path:

@@ -17,6 +17,8 @@ from typing import BinaryIO
 AnyPath = str | os.PathLike[str]
 
 _STEP = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)  # O_PATH: what may be entered, not listed
+# of volumes without hard links, such as FAT, and of files that may not get a second name
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
 LINKED = frozenset({errno.ELOOP, errno.ENOTDIR})  # error numbers where a link, or a file, is in a folder's place
 
 
@@ -100,7 +102,55 @@ def open_in(folder: int, name: str) -> BinaryIO:
     return open(descriptor, "rb")
 
 
-def is_plain(folder: int, name: str) -> bool:
+def rename_new(folder: int, old: str, new: str) -> None:
+    """Rename a file or folder in the folder of a handle without replacing anything.
+
+    Raises:
+        FileExistsError: something has the new name.
+        OSError: the system refuses.
+    """
+    is_folder = stat.S_ISDIR(os.lstat(old, dir_fd=folder).st_mode)
+    try:
+        if not is_folder:  # folders have no second names
+            os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.unlink(old, dir_fd=folder)
+            return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    make_empty(folder, new, is_folder)
+    try:
+        os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.rmdir(new, dir_fd=folder) if is_folder else os.unlink(new, dir_fd=folder)
+        raise
+
+
+def make_empty(folder: int, name: str, is_folder: bool = False) -> None:
+    """Make an empty file or folder, which holds a name until something is renamed to it.
+
+    Raises:
+        FileExistsError: something has the name.
+        OSError: the system refuses.
+    """
+    if is_folder:
+        os.mkdir(name, dir_fd=folder)
+    else:
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
+
+
+def sync(folder: int) -> None:
+    """Make the names in the folder of a handle durable, where its file system can."""
+    with contextlib.suppress(OSError):
+        opened = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def has_one_name(folder: int, name: str) -> bool:
     """Tell whether a name in the folder of a handle is free, or that of a regular file which has no other name."""
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)

@@ -19,11 +19,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 from h2a_batch.ledger import Row
-from h2a_batch.places import LINKED, AnyPath, digest_of, folder_at, listed, open_in, temporary_path
+from h2a_batch.places import (
+    LINKED,
+    AnyPath,
+    digest_of,
+    folder_at,
+    in_its_place,
+    listed,
+    open_in,
+    rename_new,
+    sync,
+    temporary_path,
+)
 from h2a_batch.sources import ASIDE, has_writer, variants
 
 _LONGEST = 255  # bytes of a file's name
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})  # FAT, some shares
 
 
 @dataclass(frozen=True)
@@ -115,14 +125,14 @@ def unlinked(folder: AnyPath, top: AnyPath = os.sep, make: bool = False) -> Iter
     """Yield a handle of a folder, as `folder_at` does.
 
     Raises:
-        OSError: as for `folder_at`; the message says where a link is in the place of a folder.
+        OSError: as for `folder_at`; the message names the folder that has a link in its place.
     """
     with contextlib.ExitStack() as stack:
         try:
             handle = stack.enter_context(folder_at(folder, top, make))
         except OSError as error:
             if error.errno in LINKED:
-                raise OSError(error.errno, "a link is in the place of its folder") from error
+                raise OSError(error.errno, in_its_place(folder, top) or error.strerror) from error
             raise
         yield handle
 
@@ -145,15 +155,12 @@ def put_back(folder: int, hidden: str, name: str) -> None:
         OSError: the system refuses.
     """
     status = os.lstat(hidden, dir_fd=folder)
-    is_folder = stat.S_ISDIR(status.st_mode)
     for place in variants(name):
         try:
-            if is_folder or not _link(folder, hidden, place):  # an empty one holds the name: nobody's is replaced
-                _make_empty(folder, place, is_folder)
-                os.rename(hidden, place, src_dir_fd=folder, dst_dir_fd=folder)
+            rename_new(folder, hidden, place)
             return
         except FileExistsError:
-            if _is_one(folder, place, status):  # a kill came between link and unlink
+            if _is_one(folder, place, status):  # a kill came when it had both names
                 os.unlink(hidden, dir_fd=folder)
                 return
 
@@ -165,44 +172,9 @@ def _is_one(folder: int, name: str, status: os.stat_result) -> bool:
         return False
 
 
-def _link(folder: int, hidden: str, place: str) -> bool:
-    """Rename a file without replacing another; return False where the volume has no links, and nothing was done.
-
-    Raises:
-        FileExistsError: another file has the name.
-        OSError: the system refuses.
-    """
-    try:
-        os.link(hidden, place, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-    except OSError as error:
-        if error.errno in _NO_LINKS:
-            return False
-        raise
-    os.unlink(hidden, dir_fd=folder)
-    return True
-
-
-def _make_empty(folder: int, place: str, is_folder: bool) -> None:
-    """Make an empty file or folder; raise FileExistsError where another has the name."""
-    if is_folder:
-        os.mkdir(place, dir_fd=folder)
-    else:
-        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
-
-
 def is_on_record(file: BinaryIO, row: Row) -> bool:
     """Tell whether an open file is the photo on record: by its size, its time of change and its content."""
     return _has_stamp(file, row) and (row.sha256 is None or _digest(file) == row.sha256)
-
-
-def sync(folder: int) -> None:
-    """Make the names in the folder of a handle durable, where its file system can."""
-    with contextlib.suppress(OSError):
-        opened = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
 
 
 def _has_stamp(file: BinaryIO, row: Row) -> bool:

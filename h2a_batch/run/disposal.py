@@ -21,7 +21,17 @@ from h2a_batch.errors import PhotoError, UsageError
 from h2a_batch.events import Event
 from h2a_batch.ledger import DELETED, Entry, Ledger, Row, Task
 from h2a_batch.options import Options
-from h2a_batch.places import Address, at, remove_own, resolved, sha256_of, temporary_path
+from h2a_batch.places import (
+    Address,
+    at,
+    folder_at,
+    make_empty,
+    remove_own,
+    resolved,
+    sha256_of,
+    sync,
+    temporary_path,
+)
 from h2a_batch.run.aside import Aside, restore, set_aside, unlinked
 from h2a_batch.sources import Source, variants
 
@@ -195,14 +205,14 @@ class Disposal:
         with set_aside(entry.source, row) as photo:
             if photo is None:  # it changed meanwhile, and a run will convert it again
                 return None
-            target = self._move(entry, row, photo) if entry.target else ""
+            target = self._move(entry, photo) if entry.target else ""
             if not target:
                 photo.delete()
         self._leave_place(entry, target)
         kind = "deleted" if not target else "archived" if entry.state == "done" else "moved"
         return Event(kind, Path(entry.source), Path(target) if target else None)
 
-    def _move(self, entry: Entry, row: Row, photo: Aside) -> str:
+    def _move(self, entry: Entry, photo: Aside) -> str:
         """Move a photo to its target, or to the next free name beside it, and return the new path.
 
         Raises:
@@ -212,13 +222,10 @@ class Disposal:
         if base is None or not base.is_dir():  # a new folder must not take the place of a lost volume
             raise OSError(errno.ENOENT, f"{base} is not there")
         target = Path(entry.target)
-        if not target.is_relative_to(base):  # planned by a run with another folder
-            target = self._free(base / os.path.dirname(row.natural) / os.path.basename(entry.source))
         with unlinked(target.parent, base, make=True) as folder:
             for _ in range(_TRIES):
                 try:  # an empty file holds the name, so that the move replaces nobody's file
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                    os.close(os.open(target.name, flags, 0o600, dir_fd=folder))
+                    make_empty(folder, target.name)
                 except FileExistsError:
                     target = self._free(target)
                     self._on_record.add(Entry(entry.source, entry.state, str(target), entry.device))
@@ -358,11 +365,6 @@ def _levels(folder: Path, top: Path) -> Sequence[Path]:
     return [*inside, top.parent]
 
 
-def _sync(folder: str | os.PathLike[str]) -> None:
-    """Make the names in a folder durable, where its file system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _sync(folder: Path) -> None:
+    with contextlib.suppress(OSError), folder_at(folder, folder) as handle:
+        sync(handle)
